@@ -1,0 +1,57 @@
+# One word runs everything: `make demo`, `make test`, `make check`. Nothing outside this folder is changed.
+PYTHON ?= python3
+MPI    ?= mpich
+VENV   ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
+RUN    := $(VENV)/bin
+# One thread per rank: two ranks on two cores must not fight over them.
+export OMP_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
+# Old pips read the first for build environments, new ones the second.
+PIP     = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+          $(RUN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help demo test test-slow check format check-gpu clean
+help:            ## show this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/:/' | column -t -s ':'
+
+demo: $(VENV)/.demo  ## tune an attack network on real images, end to end (QUICK=1: a smaller one)
+	@PATH="$(CURDIR)/$(RUN):$$PATH" $(RUN)/jigsaw demo $(if $(QUICK),--quick)
+
+test: check      ## every test that takes seconds
+	$(RUN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: $(VENV)/.test  ## the tests that take minutes
+	$(RUN)/python -m pytest -m "slow and not gpu" --timeout 1800
+
+check: $(VENV)/.test  ## format, lint, types, import walls
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+
+format: $(VENV)/.test  ## rewrite the sources as `check` wants them
+	$(RUN)/ruff format .
+	$(RUN)/ruff check --fix .
+
+check-gpu: $(VENV)/.test  ## the tests that need a CUDA device
+	$(RUN)/python -m pytest -m gpu
+
+clean:           ## remove environments, caches and runs
+	rm -rf .venv* build dist runs *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+	  echo "jigsaw needs Python 3.11 to 3.13, and $(PYTHON) is $$($(PYTHON) -V 2>&1): make PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { \
+	  echo "$(PYTHON) cannot make virtual environments: apt-get install python3-venv" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.python setup.cfg constraints.txt
+	@echo "setting up $(VENV) (about a minute, once)"
+	$(PIP) -e '.[$(MPI)]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	$(PIP) -e '.[$(MPI),test]'
+	@touch $@

@@ -1,0 +1,117 @@
+"""Classifiers: what an attack is trained against, takes hints from, and is judged by.
+
+A study stores a classifier as text, which `build` turns into a network:
+
+    NAME[-wWIDTH][-sSTRIDE]   one of ARCHITECTURES with random initial weights, such as "resnet8",
+                              "vgg-w8" or "resnet20-w16-s1"
+    npz:PATH                  a pretrained network, see `models.classifiers.pretrained`
+    package.module:Name       your own, see `models.classifiers.foreign`
+    path/to/file.py:Name
+
+WIDTH is the number of channels of the first stage. STRIDE, 1, 2 or 4, is that of the first
+convolution; without it, the smallest that leaves at most 16 pixels a side.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+
+from models.classifiers.classifier import Classifier, Weights, freeze
+from models.classifiers.foreign import foreign
+from models.classifiers.mobilenet import MobileNet
+from models.classifiers.plain import Plain
+from models.classifiers.pretrained import load
+from models.classifiers.resize import Resized, resize
+from models.classifiers.resnet import ResNet
+from models.classifiers.vgg import VGG
+from study.errors import UsageError
+
+__all__ = ["ARCHITECTURES", "Architecture", "Classifier", "build", "freeze", "load", "resize"]
+
+_TEXT = re.compile(r"(?P<name>[a-z]+\d*)(-w(?P<width>[2-9]|[1-9]\d{1,3}))?(-s(?P<stride>[124]))?")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How to make one kind of classifier, and the width it has unless the text gives one."""
+
+    make: Callable[..., Classifier]
+    width: int
+
+
+ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
+    {
+        "plain": Architecture(Plain, 24),
+        "vgg": Architecture(VGG, 12),
+        "mobilenet": Architecture(MobileNet, 16),
+    }
+    | {
+        f"resnet{depth}": Architecture(partial(ResNet, depth=depth), 12)
+        for depth in (8, 14, 20, 32, 44, 56)
+    }
+)
+
+
+def build(text: str, *, channels: int, classes: int, size: int, seed: int) -> Classifier:
+    """Return the classifier that `text` describes (see the module's own text for its forms).
+
+    Args:
+        text: the description.
+        channels: C of the images; >= 1.
+        classes: number of logits; >= 2.
+        size: height and width of the images, in pixels; 8..64 for ARCHITECTURES.
+        seed: of the initial weights, 0 <= seed < 2**32; equal seeds give equal weights.
+
+    Returns:
+        the classifier; a pretrained one whose own size differs resizes the images it is shown.
+
+    Raises:
+        UsageError: the text or a number is not allowed, or the network does not fit the numbers.
+        DataError: a weights file cannot be read.
+    """
+    if text.startswith("npz:"):
+        return _pretrained(text, channels, classes, size)
+    if ":" in text:
+        return foreign(text, channels=channels, classes=classes, size=size, seed=seed)
+    matched = _TEXT.fullmatch(text)
+    if matched is None or matched["name"] not in ARCHITECTURES:
+        raise UsageError(
+            f"classifier is {text!r}: allowed are {', '.join(ARCHITECTURES)}, each with optional "
+            "-wWIDTH (2 to 9999) and -sSTRIDE (1, 2 or 4), or npz:PATH, package.module:Name, "
+            "path/to/file.py:Name"
+        )
+    _check("channels", channels, 1, 1024)
+    _check("classes", classes, 2, 2**20)
+    _check("size", size, 8, 64)
+    architecture = ARCHITECTURES[matched["name"]]
+    return architecture.make(
+        channels,
+        classes,
+        size,
+        width=int(matched["width"] or architecture.width),
+        stride=int(matched["stride"] or _stem_stride(size)),
+        weights=Weights(seed),
+    )
+
+
+def _stem_stride(size: int) -> int:
+    """Return the power of two that leaves at most 16 pixels a side, for a CPU's sake."""
+    return 1 << ((size - 1) // 16).bit_length()
+
+
+def _check(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise UsageError(f"{name} of a classifier is {value!r}: allowed is {low} to {high}")
+
+
+def _pretrained(text: str, channels: int, classes: int, size: int) -> Classifier:
+    classifier = load(Path(text.removeprefix("npz:")))
+    if (classifier.channels, classifier.classes) != (channels, classes):
+        raise UsageError(
+            f"classifier {text!r} takes {classifier.channels} channels and knows "
+            f"{classifier.classes} classes: the data has {channels} channels and {classes} classes"
+        )
+    return classifier if classifier.size == size else Resized(classifier, size)

@@ -1,0 +1,113 @@
+"""The ResNet generator: stride down, residual blocks, stride up.
+
+Source: Poursaeed et al. 2018, "Generative Adversarial Perturbations" (GAP), sec. 2; after Johnson et al.
+2016. Cross-domain attacks (CDA, Naseer et al. 2019) and BIA (Zhang et al. 2022) use the same network at
+width 64 with 6 blocks; the defaults here are for 32 x 32 images on a processor.
+"""
+
+from typing import Literal
+
+import chainer
+import chainer.functions as F
+import chainer.links as L
+from pydantic import Field
+
+from models.generators.network import Arch, Generator, Parts
+from models.norms import Norm, norm
+from study.space import Scalar, Suggester
+
+__all__ = ["GENERATOR", "ResNetArch"]
+
+
+class ResNetArch(Arch):
+    """Parameters of the ResNet generator.
+
+    Attributes:
+        width: channels after the first convolution, 4..128; doubled at each stride.
+        downs: strides of two, 1..3.
+        blocks: residual blocks at the lowest resolution, 0..12.
+        norm: normalisation after every convolution but the last.
+    """
+
+    name: Literal["resnet"] = "resnet"
+    width: int = Field(16, ge=4, le=128)
+    downs: int = Field(2, ge=1, le=3)
+    blocks: int = Field(2, ge=0, le=12)
+    norm: Norm = "none"
+
+
+def suggest(trial: Suggester) -> dict[str, Scalar]:
+    """Draw the ResNet generator's parameters."""
+    return {
+        "arch.width": trial.suggest_int("arch.width", 8, 32, step=8),
+        "arch.norm": trial.suggest_categorical("arch.norm", ("none", "instance", "batch")),
+        "arch.downs": trial.suggest_int("arch.downs", 1, 2),
+        "arch.blocks": trial.suggest_int("arch.blocks", 0, 4),
+    }
+
+
+class Trunk(chainer.Chain):  # type: ignore[misc]
+    """(N, C, H, W) to (N, width, H, W); H and W multiples of 2**downs."""
+
+    def __init__(self, arch: ResNetArch, parts: Parts) -> None:
+        super().__init__()
+        widths = [arch.width * 2**i for i in range(arch.downs + 1)]
+        conv = {"initialW": parts.initial, "nobias": arch.norm == "batch"}
+        with self.init_scope():
+            self.down = chainer.ChainList(
+                *[
+                    _Layer(L.Convolution2D(c, n, 4, stride=2, pad=1, **conv), n, arch.norm, parts)
+                    for c, n in zip([parts.channels, *widths[1:-1]], widths[1:], strict=True)
+                ]
+            )
+            self.blocks = chainer.ChainList(
+                *[_Block(widths[-1], arch.norm, parts) for _ in range(arch.blocks)]
+            )
+            self.up = chainer.ChainList(
+                *[
+                    _Layer(L.Deconvolution2D(c, n, 4, stride=2, pad=1, **conv), n, arch.norm, parts)
+                    for c, n in zip(widths[:0:-1], widths[-2::-1], strict=True)
+                ]
+            )
+
+    def forward(self, x: chainer.Variable) -> chainer.Variable:
+        """Return the features of `x`."""
+        h = x
+        for layer in (*self.down, *self.blocks, *self.up):
+            h = layer(h)
+        return h
+
+
+class _Layer(chainer.Chain):  # type: ignore[misc]
+    def __init__(self, conv: chainer.Link, channels: int, kind: Norm, parts: Parts) -> None:
+        super().__init__()
+        with self.init_scope():
+            self.conv = conv
+            self.norm = norm(kind, channels, parts.normalize)
+
+    def forward(self, x: chainer.Variable) -> chainer.Variable:
+        return F.relu(self.norm(self.conv(x)))
+
+
+class _Block(chainer.Chain):  # type: ignore[misc]
+    def __init__(self, channels: int, kind: Norm, parts: Parts) -> None:
+        super().__init__()
+        with self.init_scope():
+            self.first = L.Convolution2D(channels, channels, 3, pad=1, initialW=parts.initial)
+            self.norm1 = norm(kind, channels, parts.normalize)
+            self.second = L.Convolution2D(channels, channels, 3, pad=1, initialW=parts.initial)
+            self.norm2 = norm(kind, channels, parts.normalize)
+
+    def forward(self, x: chainer.Variable) -> chainer.Variable:
+        return x + self.norm2(self.second(F.relu(self.norm1(self.first(x)))))
+
+
+GENERATOR = Generator(
+    name="resnet",
+    arch=ResNetArch,
+    suggest=suggest,
+    trunk=Trunk,
+    features=lambda arch: arch.width,
+    stride=lambda arch: 2**arch.downs,
+    order=0,
+)

@@ -1,0 +1,131 @@
+"""The attack package: one folder that holds a trained attack network and says how it was made.
+
+    package.json   what `load` reads: network, weights' hash, and the whole record
+    weights.npz    parameters
+    CARD.md        the same record for people
+
+It loads with no database, no data set and no MPI.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from models import weights
+from models.generators import AttackNetwork, Epsilons, build, parse_arch
+from study.errors import DataError, UsageError
+
+__all__ = ["Card", "load_package", "save_package"]
+
+_FORMAT = 1
+
+
+class Card(BaseModel):
+    """What a package says about itself.
+
+    Attributes:
+        format: version of this layout.
+        arch: the generator and its parameters.
+        epsilons: the budgets the network is made for.
+        channels: of its images.
+        weights: sha256 of the parameters.
+        record: how it was made: spec, seed, data, classifier sets, budget, versions, commit.
+        errors: measured error rates, one row per (attack, epsilon, classifier).
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    format: int = Field(_FORMAT, ge=1, le=_FORMAT)
+    arch: dict[str, Any]
+    epsilons: Epsilons
+    channels: int = Field(ge=1)
+    weights: str
+    record: dict[str, Any] = {}
+    errors: list[dict[str, Any]] = []
+
+
+def save_package(
+    folder: Path,
+    network: AttackNetwork,
+    record: Mapping[str, Any],
+    errors: list[dict[str, Any]] | None = None,
+) -> Card:
+    """Write a package, whole or not at all; one that stands there already is replaced.
+
+    Args:
+        folder: where; its parent is created.
+        network: a trained attack network.
+        record: how it was made, as JSON values.
+        errors: measured error rates, as JSON rows.
+
+    Raises:
+        UsageError: the folder exists and is no attack package.
+    """
+    if folder.exists() and not (folder / "package.json").is_file():
+        raise UsageError(f"package folder {str(folder)!r} exists and is no attack package; name another")
+    card = Card(
+        arch=network.arch.model_dump(), epsilons=Epsilons.model_validate(_budgets(network)),
+        channels=network.channels, weights=weights.digest(network), record=dict(record), errors=errors or [],
+    )  # fmt: skip
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = folder.with_name(folder.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    weights.save(fresh / "weights.npz", network)
+    (fresh / "package.json").write_text(card.model_dump_json(indent=1) + "\n")
+    (fresh / "CARD.md").write_text(_markdown(card, network))
+    if folder.exists():
+        shutil.rmtree(folder)
+    fresh.rename(folder)
+    return card
+
+
+def load_package(folder: Path) -> tuple[AttackNetwork, Card]:
+    """Load a package.
+
+    Raises:
+        DataError: a file is missing or damaged, or the weights are not the ones the card describes.
+    """
+    path = folder / "package.json"
+    if not path.is_file():
+        raise DataError(f"package {str(folder)!r} has no package.json; expected a folder made by `jigsaw best --package`")
+    try:
+        card = Card.model_validate_json(path.read_bytes())
+        arch = parse_arch(card.arch)
+    except (ValidationError, UsageError) as error:
+        line = str(error).splitlines()[0]
+        raise DataError(f"package file {str(path)!r} is damaged: {line}") from None
+    network = build(arch, card.epsilons, channels=card.channels, seed=0)
+    weights.load(folder / "weights.npz", network)
+    if weights.digest(network) != card.weights:
+        raise DataError(f"package {str(folder)!r}: weights.npz is not what package.json describes")
+    return network, card
+
+
+def _budgets(network: AttackNetwork) -> dict[str, Any]:
+    return network.epsilons.model_dump(include={"mode", "values"})
+
+
+def _markdown(card: Card, network: AttackNetwork) -> str:
+    lines = [
+        "# Attack network",
+        "",
+        f"- generator: `{json.dumps(card.arch)}`, {network.count_params():,} parameters",
+        f"- budgets: {', '.join(map(str, card.epsilons.values))} of 255, mode `{card.epsilons.mode}`",
+        f"- images: {card.channels} channels, any height and width",
+        f"- weights: sha256 `{card.weights}`",
+    ]
+    lines += [f"- {key}: `{json.dumps(value, sort_keys=True)}`" for key, value in card.record.items()]
+    if card.errors:
+        columns = list(card.errors[0])
+        lines += ["", "| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+        lines += ["| " + " | ".join(_cell(row[c]) for c in columns) + " |" for row in card.errors]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,242 @@
+"""The objective of the project: train an attack network, score it on classifiers it was not trained on."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import chainer
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from models import weights
+from models.classifiers import Classifier
+from models.generators import AttackNetwork, build
+from models.pixels import to_unit
+from objectives.boosters import flip, resize_and_pad
+from objectives.data import DataSet, Split, load
+from objectives.evaluation import error_rates, network_attack
+from objectives.losses import attack_loss, total_variation
+from objectives.pictures import examples_png
+from objectives.spec import AttackSpec, suggest
+from objectives.targets import CleanLogits, check_disjoint, load_targets
+from objectives.training import Batch, fit
+from study.errors import UsageError
+from study.objective import Objective, Report, Result
+from study.space import Given, Scalar, Suggester
+from study.world import World
+
+__all__ = ["AttackObjective", "AttackSettings", "train_attack"]
+
+
+class AttackSettings(BaseModel):
+    """Conditions of an attack study: everything that must stay the same for trials to compare.
+
+    Attributes:
+        data: what `objectives.data.load` takes.
+        train: classifiers whose gradients train the attack.
+        tune: classifiers a trial is scored on.
+        report: classifiers nothing of the study ever sees but its report.
+        epsilons: the grid a trial is scored at, in 1/255 units, each 1..255; never sampled.
+        images: images each trial trains on, >= 1.
+        tune_images: images a trial is scored on, >= 1, the first of the tune split.
+        reports: reports per trial, >= 1.
+        classifier_images: images each classifier of the sets is trained on, >= 1.
+        seed: of initial weights and training, >= 0.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str = "patches"
+    train: tuple[str, ...] = Field(("resnet8", "vgg"), min_length=1)
+    tune: tuple[str, ...] = Field(("plain",), min_length=1)
+    report: tuple[str, ...] = Field(("mobilenet",), min_length=1)
+    epsilons: tuple[int, ...] = Field((4, 8, 12, 16), min_length=1)
+    images: int = Field(2560, ge=1)
+    tune_images: int = Field(200, ge=1)
+    reports: int = Field(8, ge=1)
+    classifier_images: int = Field(16000, ge=1)
+    seed: int = Field(0, ge=0)
+
+    @field_validator("epsilons")
+    @classmethod
+    def _budgets(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        if not all(1 <= v <= 255 for v in values) or len(set(values)) != len(values):
+            raise ValueError("budgets must be different integers, each 1..255")
+        return values
+
+
+class AttackObjective(Objective):
+    """Mean error rate of attack networks over a grid of budgets, on classifiers they were not trained on."""
+
+    spec_type: ClassVar[Any] = AttackSpec
+    metric: ClassVar[str] = "error"
+
+    def __init__(self, **settings: Any) -> None:
+        self.conditions = given = AttackSettings(**settings)
+        check_disjoint({"train": given.train, "tune": given.tune, "report": given.report})
+        self._classifiers: dict[str, Classifier] = {}
+        self._clean: dict[str, CleanLogits] = {}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The conditions, as JSON values."""
+        return self.conditions.model_dump(mode="json")
+
+    @property
+    def default(self) -> Mapping[str, Scalar]:
+        """The default spec's point of the search space."""
+        given = Given(AttackSpec().parameters())
+        self.suggest(given)
+        return {name: given.values[name] for name in given.asked}
+
+    @property
+    def note(self) -> str:
+        """What the study compares."""
+        given = self.conditions
+        return (
+            f"Attack networks on `{given.data}`: **mean error rate** of {', '.join(given.tune)} on "
+            f"{given.tune_images} tune images over epsilon {', '.join(map(str, given.epsilons))} (of 255), "
+            f"after 8-bit rounding. Trained against {', '.join(given.train)} on {given.images} images; "
+            f"{', '.join(given.report)} and the report images are kept for the report."
+        )
+
+    @property
+    def data(self) -> DataSet:
+        """The study's images."""
+        return load(self.conditions.data)
+
+    def prepare(self, world: World) -> None:
+        """Train the classifiers that this machine has not trained before."""
+        given = self.conditions
+        self._classifiers = load_targets(
+            (*given.train, *given.tune), self.data, given.classifier_images, world
+        )
+        self._clean = {
+            text: CleanLogits(self._classifiers[text], self.data.train.images) for text in given.train
+        }
+
+    def suggest(self, trial: Suggester) -> AttackSpec:
+        """Draw a spec."""
+        return suggest(trial)
+
+    def evaluate(self, spec: AttackSpec, world: World, report: Report) -> Result:
+        """Train, reporting the error rates on the tune images at equal numbers of images seen."""
+        network, errors = self.train(spec, world, report, self.conditions.seed)
+        return self._result(network, errors) if world.rank == 0 else Result(float(errors.mean()))
+
+    def train(
+        self, spec: AttackSpec, world: World, report: Report, seed: int
+    ) -> tuple[AttackNetwork, NDArray[np.float64]]:
+        """Train a network and return it with its tune errors, one per budget of the grid."""
+        given = self.conditions
+        if not self._classifiers:
+            self.prepare(world)
+        targets = [(self._classifiers[text], self._clean[text]) for text in given.train]
+        judges = [self._classifiers[text] for text in given.tune]
+        tune = self._tune_images()
+        network, errors, due = None, np.zeros(len(given.epsilons)), 0
+        for seen, loss, network in train_attack(
+            spec, self.data.train, targets, images=given.images, seed=seed, world=world
+        ):
+            if seen * given.reports >= given.images * (due + 1):
+                due += 1
+                score = error_rates(
+                    network_attack(network), judges, *tune, given.epsilons, world
+                )
+                errors = score.mean(axis=1)
+                report(seen, float(errors.mean()), _keys(given.epsilons, errors) | {"loss": loss})
+        return network, errors
+
+    def _tune_images(self) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+        tune, count = self.data.tune, self.conditions.tune_images
+        if count > len(tune.labels):
+            raise UsageError(
+                f"tune_images is {count}, and {self.conditions.data} has {len(tune.labels)} tune images"
+            )
+        # Evenly spaced, because data sets are often sorted by class.
+        chosen = np.linspace(0, len(tune.labels) - 1, count).astype(int)
+        return tune.images[chosen], tune.labels[chosen]
+
+    def _result(self, network: AttackNetwork, errors: NDArray[np.float64]) -> Result:
+        images, _ = self._tune_images()
+        middle = self.conditions.epsilons[len(self.conditions.epsilons) // 2 - 1]
+        return Result(
+            value=float(errors.mean()),
+            attributes=_keys(self.conditions.epsilons, errors)
+            | {"parameters": int(network.count_params())},
+            files={
+                "weights.npz": weights.encode(network),
+                "examples.png": examples_png(network_attack(network), images[:8], middle),
+            },
+        )
+
+
+def train_attack(
+    spec: AttackSpec,
+    split: Split,
+    targets: Sequence[tuple[Classifier, CleanLogits]],
+    *,
+    images: int,
+    seed: int,
+    world: World,
+) -> Any:
+    """Train an attack network; after each update yield (images seen, this rank's loss, the network).
+
+    Args:
+        spec: the network and how it is trained.
+        split: clean images; their labels are not used, the targets' own predictions are.
+        targets: frozen classifiers with their clean logits, each with equal weight in the loss.
+        images: images to see in all.
+        seed: of initial weights, the order of images, budgets and augmentation.
+        world: the ranks that share each batch.
+    """
+    network = build(
+        spec.arch, spec.epsilon, channels=split.images.shape[1], seed=seed, normalize=_normalize(world)
+    )
+    loss = partial(_loss, spec, network, split, targets)
+    with chainer.using_config("train", True):
+        for seen, value in fit(
+            network, loss, spec.optimizer, count=len(split.labels), images=images,
+            batch=spec.batch.size, seed=seed, world=world,
+        ):  # fmt: skip
+            yield seen, value, network
+
+
+def _loss(
+    spec: AttackSpec,
+    network: AttackNetwork,
+    split: Split,
+    targets: Sequence[tuple[Classifier, CleanLogits]],
+    batch: Batch,
+) -> chainer.Variable:
+    rng, size = batch.rng(), len(batch.indexes)
+    flipped, epsilon = rng.random(size) < 0.5 * spec.augment.flip, _budgets(spec, rng, size)
+    own = flipped[batch.mine]
+    x = to_unit(flip(split.images[batch.own], own)).astype(chainer.get_dtype())
+    adversarial = network(x, epsilon[batch.mine])
+    shown = resize_and_pad(adversarial, rng, spec.augment.diversity)
+    losses = [
+        attack_loss(spec.loss.name, target(shown), clean(batch.own, own), spec.loss.confidence)
+        for target, clean in targets
+    ]
+    return sum(losses) / len(losses) + spec.loss.smoothness * total_variation(adversarial - x)
+
+
+def _budgets(spec: AttackSpec, rng: np.random.Generator, size: int) -> NDArray[np.intp]:
+    values = np.array(spec.epsilon.values)
+    powers = {"uniform": 0, "small": -1, "large": 1}
+    chances = values ** float(powers[spec.epsilon.sampling])
+    return rng.choice(values, size, p=chances / chances.sum())
+
+
+def _normalize(world: World) -> Callable[[int], chainer.Link] | None:
+    if world.size == 1:
+        return None
+    from models.distributed import batch_normalization, communicator
+
+    return partial(batch_normalization, comm=communicator(world))
+
+
+def _keys(epsilons: Sequence[int], errors: NDArray[np.float64]) -> dict[str, float]:
+    return {f"error.eps{e:02d}": float(v) for e, v in zip(epsilons, errors, strict=True)}

@@ -1,0 +1,140 @@
+"""The objective that trains a classifier; the same training makes the targets of an attack study."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal
+
+import chainer
+import chainer.functions as F
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.classifiers import ARCHITECTURES, Classifier, build
+from models.pixels import to_unit
+from objectives.boosters import flip
+from objectives.data import DataSet, Split, load
+from objectives.evaluation import error_rates
+from objectives.baselines import noop
+from objectives.training import Batch, fit
+from study.objective import Objective, Report, Result
+from study.space import Scalar, Suggester
+from study.world import World
+
+__all__ = ["ClassifierObjective", "ClassifierSpec", "train_classifier"]
+
+
+class ClassifierSpec(BaseModel):
+    """One classifier and how it is trained; frozen, JSON both ways.
+
+    Attributes:
+        classifier: what `models.classifiers.build` takes.
+        name: the optimiser, `adam` or `momentum`.
+        lr: learning rate at the start, 1e-6..10.
+        schedule: `constant`, or `cosine` to zero over the budget.
+        batch: images per update, over all ranks, 1..4096.
+        flip: mirror images left to right with probability 1/2.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    classifier: str = "resnet8"
+    name: Literal["adam", "momentum"] = "adam"
+    lr: float = Field(4e-3, ge=1e-6, le=10)
+    schedule: Literal["constant", "cosine"] = "cosine"
+    batch: int = Field(32, ge=1, le=4096)
+    flip: bool = True
+
+
+def train_classifier(
+    spec: ClassifierSpec, data: DataSet, images: int, seed: int, world: World
+) -> Iterator[tuple[int, Classifier]]:
+    """Train on the training images; after each update yield (images seen, the classifier).
+
+    Args:
+        spec: what to train and how.
+        data: its `train` split is used, nothing else.
+        images: images to see in all.
+        seed: of the initial weights, the order of images and the augmentation.
+        world: the ranks that share the work.
+    """
+    split = data.train
+    classifier = build(
+        spec.classifier, channels=split.images.shape[1], classes=len(data.classes),
+        size=split.images.shape[2], seed=seed,
+    )  # fmt: skip
+
+    def loss(batch: Batch) -> chainer.Variable:
+        x = to_unit(split.images[batch.own])
+        if spec.flip:
+            x = flip(x, (batch.rng().random(len(batch.indexes)) < 0.5)[batch.mine])
+        return F.softmax_cross_entropy(classifier(x), split.labels[batch.own])
+
+    with chainer.using_config("train", True):
+        for seen, _ in fit(
+            classifier, loss, spec, count=len(split.labels), images=images, batch=spec.batch,
+            seed=seed, world=world,
+        ):  # fmt: skip
+            yield seen, classifier
+
+
+class ClassifierSettings(BaseModel):
+    """Conditions of a classifier study.
+
+    Attributes:
+        data: what `objectives.data.load` takes.
+        images: images each trial trains on, >= 1.
+        reports: reports per trial, >= 1.
+        seed: of initial weights and training, >= 0.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str = "patches"
+    images: int = Field(8000, ge=1)
+    reports: int = Field(8, ge=1)
+    seed: int = Field(0, ge=0)
+
+
+class ClassifierObjective(Objective):
+    """Accuracy of a classifier on the tune images."""
+
+    spec_type: ClassVar[Any] = ClassifierSpec
+    metric: ClassVar[str] = "accuracy"
+
+    def __init__(self, **settings: Any) -> None:
+        self._settings = ClassifierSettings(**settings)
+        self._data = load(self._settings.data)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The conditions, as JSON values."""
+        return self._settings.model_dump(mode="json")
+
+    @property
+    def default(self) -> Mapping[str, Scalar]:
+        """The default spec."""
+        return ClassifierSpec().model_dump()
+
+    def suggest(self, trial: Suggester) -> ClassifierSpec:
+        """Draw an architecture and how it is trained."""
+        return ClassifierSpec(
+            classifier=trial.suggest_categorical("classifier", tuple(ARCHITECTURES)),
+            name=trial.suggest_categorical("name", ("adam", "momentum")),
+            lr=trial.suggest_float("lr", 1e-4, 1e-1, log=True),
+            schedule=trial.suggest_categorical("schedule", ("cosine", "constant")),
+            batch=trial.suggest_categorical("batch", (32, 64, 128)),
+            flip=trial.suggest_categorical("flip", (True, False)),
+        )
+
+    def evaluate(self, spec: ClassifierSpec, world: World, report: Report) -> Result:
+        """Train, reporting the accuracy on the tune images; return the last."""
+        given, accuracy, due = self._settings, 0.0, 0
+        for seen, classifier in train_classifier(spec, self._data, given.images, given.seed, world):
+            if seen * given.reports >= given.images * (due + 1):
+                due += 1
+                accuracy = self._accuracy(classifier, self._data.tune, world)
+                report(seen, accuracy)
+        return Result(accuracy)
+
+    def _accuracy(self, classifier: Classifier, split: Split, world: World) -> float:
+        wrong = error_rates(noop, [classifier], split.images, split.labels, [0], world)
+        return 1.0 - float(np.mean(wrong))

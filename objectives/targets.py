@@ -1,0 +1,166 @@
+"""Classifier sets: train or load what a study names, once per machine, and keep the sets apart."""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import weights
+from models.classifiers import Classifier, build, freeze
+from objectives.classifier import ClassifierSpec, train_classifier
+from objectives.boosters import flip
+from objectives.data import DataSet
+from objectives.evaluation import logits_of
+from study.errors import UsageError
+from study.world import World
+
+__all__ = ["CleanLogits", "cache_folder", "check_disjoint", "load_targets", "parse_target"]
+
+_DEFAULT_SEED = 0
+
+
+def cache_folder() -> Path:
+    """Return where trained classifiers are kept: `$JIGSAW_CACHE`, else `~/.cache/jigsaw`."""
+    base = os.environ.get("JIGSAW_CACHE")
+    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return Path(base) if base else home / "jigsaw"
+
+
+def parse_target(text: str) -> tuple[str, int]:
+    """Split `resnet8@3` into the classifier's text and the seed it is trained with (0 if left out).
+
+    Raises:
+        UsageError: what follows the @ is no seed.
+    """
+    name, at, seed = text.rpartition("@")
+    if not at:
+        return text, _DEFAULT_SEED
+    if not seed.isdigit():
+        raise UsageError(f"classifier {text!r}: {seed!r} after @ is no seed; allowed: an integer >= 0")
+    return name, int(seed)
+
+
+def load_targets(
+    texts: Iterable[str],
+    data: DataSet,
+    images: int,
+    world: World,
+    progress: Callable[[str], None] = lambda text: None,
+) -> dict[str, Classifier]:
+    """Return frozen classifiers by their text, training those this machine has never trained.
+
+    What is missing is dealt out: each rank trains its share alone, then all exchange weights, so ranks
+    need no shared file system.
+
+    Args:
+        texts: classifiers, such as `resnet8`, `vgg@1` or `npz:PATH`.
+        data: what they are trained on.
+        images: training images each sees.
+        world: the ranks that share the work.
+        progress: told what this rank begins to train.
+    """
+    wanted = sorted(set(texts))
+    nets = {text: _build(text, data) for text in wanted}
+    trained = [text for text in wanted if not text.startswith("npz:")]
+    paths = {text: _path(text, data, images) for text in trained}
+    present = world.allgather({text: paths[text].is_file() for text in trained})
+    missing = [text for text in trained if not all(rank[text] for rank in present)]
+    for text in missing[world.rank :: world.size]:
+        progress(text)
+        nets[text].copyparams(_train_alone(text, data, images))
+    _exchange(missing, nets, world)
+    for text in trained:
+        _keep(text, nets[text], paths[text], text in missing)
+    return {text: freeze(net) for text, net in nets.items()}
+
+
+class CleanLogits:
+    """A frozen target's logits on clean images, each computed once in the life of a process.
+
+    Args:
+        target: a frozen classifier.
+        images: uint8 (N, C, H, W).
+    """
+
+    def __init__(self, target: Classifier, images: NDArray[np.uint8]) -> None:
+        self._target, self._images = target, images
+        self._known = np.zeros((2, len(images)), dtype=bool)
+        self._logits = np.zeros((2, len(images), target.classes), dtype=np.float32)
+
+    def __call__(
+        self, indexes: NDArray[np.intp], flipped: NDArray[np.bool_]
+    ) -> NDArray[np.floating]:
+        """Return logits (n, classes) of the images at `indexes` (n,), mirrored where `flipped` (n,)."""
+        side = flipped.astype(int)
+        new = np.flatnonzero(~self._known[side, indexes])
+        if len(new):
+            images = flip(self._images[indexes[new]], flipped[new])
+            self._logits[side[new], indexes[new]] = logits_of(self._target, images)
+            self._known[side[new], indexes[new]] = True
+        return self._logits[side, indexes]
+
+
+def check_disjoint(sets: Mapping[str, Sequence[str]]) -> None:
+    """Check that no classifier is in two sets: what is tuned on must not be reported on.
+
+    Raises:
+        UsageError: a classifier is in two sets.
+    """
+    owner: dict[tuple[str, int], str] = {}
+    for name, texts in sets.items():
+        for text in texts:
+            key = parse_target(text)
+            if owner.setdefault(key, name) != name:
+                raise UsageError(
+                    f"classifier {text!r} is in the sets {owner[key]!r} and {name!r}; the sets must be disjoint"
+                )
+
+
+def _build(text: str, data: DataSet) -> Classifier:
+    name, seed = parse_target(text)
+    shape = data.train.images.shape
+    return build(name, channels=shape[1], classes=len(data.classes), size=shape[2], seed=seed)
+
+
+def _train_alone(text: str, data: DataSet, images: int) -> Classifier:
+    name, seed = parse_target(text)
+    *_, (_, trained) = train_classifier(_spec(name), data, images, seed, World())
+    return trained
+
+
+def _exchange(missing: Sequence[str], nets: Mapping[str, Classifier], world: World) -> None:
+    mine = {text: weights.arrays(nets[text]) for text in missing[world.rank :: world.size]}
+    for arrays in world.allgather(mine):
+        for text, values in arrays.items():
+            weights.assign(nets[text], values, f"the weights of {text}")
+
+
+def _keep(text: str, net: Classifier, path: Path, new: bool) -> None:
+    if not new:
+        weights.load(path, net)
+    elif not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        weights.save(path, net)
+
+
+def _spec(name: str) -> ClassifierSpec:
+    return ClassifierSpec(classifier=name)
+
+
+def _path(text: str, data: DataSet, images: int) -> Path:
+    """Name the file by everything that decides its content."""
+    name, seed = parse_target(text)
+    made_of = [_spec(name).model_dump(), seed, images, data.digest, _source_digest(name)]
+    key = sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+    plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in Path(name).name)
+    return cache_folder() / "classifiers" / f"{plain}-{key}.npz"
+
+
+def _source_digest(name: str) -> str:
+    """A user's own file may change under the same name."""
+    place = Path(name.rpartition(":")[0])
+    return sha256(place.read_bytes()).hexdigest() if place.suffix == ".py" and place.is_file() else ""

@@ -1,0 +1,131 @@
+"""One training loop for everything that is trained, on any number of ranks.
+
+All random draws of a step are made for the whole batch on every rank, which then takes its share: what
+is computed does not depend on the number of ranks, beyond rounding.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import chainer
+import numpy as np
+from numpy.typing import NDArray
+
+from study.errors import UsageError
+from study.world import World
+
+__all__ = ["Batch", "Recipe", "fit"]
+
+
+class Recipe(Protocol):
+    """How parameters are updated: the fields of `objectives.spec.OptimizerSpec`."""
+
+    @property
+    def name(self) -> Literal["adam", "momentum"]: ...
+    @property
+    def lr(self) -> float: ...
+    @property
+    def schedule(self) -> Literal["constant", "cosine"]: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's images, and this rank's share of them.
+
+    Attributes:
+        indexes: of all images of the batch, in the data set.
+        mine: which of them this rank computes.
+        seed: of this step's random draws, the same on every rank.
+    """
+
+    indexes: NDArray[np.intp]
+    mine: slice
+    seed: tuple[int, int]
+
+    @property
+    def own(self) -> NDArray[np.intp]:
+        """Indexes of this rank's images."""
+        return self.indexes[self.mine]
+
+    def rng(self) -> np.random.Generator:
+        """Return a generator of the step's draws; make them for the whole batch, then take `mine`."""
+        return np.random.default_rng(self.seed)
+
+
+def fit(
+    model: chainer.Link,
+    loss: Callable[[Batch], chainer.Variable],
+    recipe: Recipe,
+    *,
+    count: int,
+    images: int,
+    batch: int,
+    seed: int,
+    world: World,
+) -> Iterator[tuple[int, float]]:
+    """Train `model`; after each update yield (images seen, this rank's loss).
+
+    Args:
+        model: what is trained; rank 0's parameters are given to every rank.
+        loss: the mean loss over this rank's share of a batch.
+        recipe: optimiser, learning rate and its schedule.
+        count: images in the data set.
+        images: images to see in all, rounded up to whole batches.
+        batch: images per update over all ranks; at least one per rank.
+        seed: of the order of images and of every step's draws.
+        world: the ranks that share the work.
+
+    Raises:
+        UsageError: fewer images per update than ranks.
+    """
+    if batch < world.size:
+        raise UsageError(f"batch.size is {batch}, and there are {world.size} ranks; allowed: at least one each")
+    optimizer = _optimizer(recipe, model, world)
+    for step, indexes in enumerate(_order(count, math.ceil(images / batch), batch, seed)):
+        world.check("step")
+        _set_rate(optimizer, recipe, step * batch / images)
+        mine = _share(len(indexes), world)
+        value = loss(Batch(indexes, mine, (seed, step)))
+        # Shares may differ by one image; the mean over ranks must be the mean over images.
+        weighted = value * ((mine.stop - mine.start) * world.size / len(indexes))
+        model.cleargrads()
+        weighted.backward()
+        optimizer.update()
+        yield (step + 1) * batch, float(value.array)
+
+
+def _order(count: int, steps: int, batch: int, seed: int) -> Iterator[NDArray[np.intp]]:
+    """Yield batches of a new permutation per epoch; a batch may cross from one epoch to the next."""
+    rng = np.random.default_rng((seed, 0xDA7A))
+    queue = np.empty(0, dtype=np.intp)
+    for _ in range(steps):
+        while len(queue) < batch:
+            queue = np.concatenate([queue, rng.permutation(count)])
+        yield queue[:batch]
+        queue = queue[batch:]
+
+
+def _share(count: int, world: World) -> slice:
+    cuts = [count * r // world.size for r in (world.rank, world.rank + 1)]
+    return slice(*cuts)
+
+
+def _optimizer(recipe: Recipe, model: chainer.Link, world: World) -> chainer.Optimizer:
+    if recipe.name == "adam":
+        optimizer = chainer.optimizers.Adam(alpha=recipe.lr)
+    else:
+        optimizer = chainer.optimizers.MomentumSGD(lr=recipe.lr, momentum=0.9)
+    if world.size == 1:
+        return optimizer.setup(model)
+    # Only a job of several ranks needs MPI installed.
+    from models.distributed import communicator, distribute
+
+    return distribute(optimizer, model, communicator(world))
+
+
+def _set_rate(optimizer: chainer.Optimizer, recipe: Recipe, done: float) -> None:
+    factor = 0.5 * (1 + math.cos(math.pi * done)) if recipe.schedule == "cosine" else 1.0
+    name = "alpha" if recipe.name == "adam" else "lr"
+    setattr(optimizer, name, recipe.lr * factor)

@@ -1,0 +1,303 @@
+"""The `jigsaw` command: the verbs that need studies only. `study.__main__` adds the others."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from study.conditions import DEFAULT_OBJECTIVE, Conditions, parse_scalar
+from study.errors import JigsawError, TrialInterrupted, UsageError
+from study.objective import Objective, load_objective
+
+__all__ = ["form_option", "jigsaw", "run", "storage_option", "study_argument"]
+
+storage_option = click.option(
+    "--storage", envvar="OPTUNA_STORAGE", default="sqlite:///jigsaw.db", show_default=True,
+    metavar="URL", help="Database URL; the environment variable OPTUNA_STORAGE is used when left out.",
+)  # fmt: skip
+study_argument = click.argument("study")
+form_option = click.option(
+    "--format", "form", type=click.Choice(["table", "json", "csv"]), default="table",
+    show_default=True, help="How results are printed.",
+)  # fmt: skip
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="jigsaw")
+def jigsaw() -> None:
+    """Tune attack networks: one forward pass from a clean image to an adversarial one.
+
+    A study lives in a database that `optuna` and `optuna-dashboard` read too. Results go to stdout,
+    progress to stderr. Exit code 0: done, 1: failed, 2: the command was wrong.
+
+    \b
+    jigsaw create my-study
+    mpiexec -n 2 python -m study.worker --study my-study --n-trials 20
+    jigsaw best my-study --package best/
+    jigsaw attack best/ photos/ adversarial/ 8
+    """
+
+
+def run(arguments: list[str], command: click.Command = jigsaw, *, quiet: bool = False) -> int:
+    """Run the command line and return its exit code; known errors are one sentence on stderr.
+
+    Args:
+        arguments: without the program's name.
+        command: the group whose verbs are known.
+        quiet: whether this is a rank whose messages rank 0 prints already.
+    """
+    try:
+        result = command.main(arguments, prog_name="jigsaw", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Abort:
+        return 130
+    except click.ClickException as error:
+        if not quiet:
+            error.show(sys.stderr)
+        return error.exit_code
+    except JigsawError as error:
+        if not quiet:
+            click.echo(f"jigsaw: {error}", err=True)
+        return 2 if isinstance(error, UsageError) else 130 if isinstance(error, TrialInterrupted) else 1
+
+
+def study_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that are conditions of a study."""
+    for option in reversed(
+        [
+            click.option("--objective", metavar="NAME", help=f"package.module:Name or path/to/file.py:Name.  [default: {DEFAULT_OBJECTIVE}]"),
+            click.option("--sampler", metavar="NAME:K=V,..", help="tpe, random, cmaes, qmc or gp, with arguments.  [default: tpe]"),
+            click.option("--pruner", metavar="NAME:K=V,..", help="median, percentile, halving, hyperband, threshold or none; steps are images seen.  [default: median]"),
+            click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Seed of the whole study.  [default: 0]"),
+        ]
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+@jigsaw.command()
+@study_argument
+@storage_option
+@study_options
+@click.option("--fix", "fixed", multiple=True, metavar="NAME=VALUE", help="Narrow a parameter to one value; repeatable.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A condition of the objective, such as data=digits or epsilons=4,8; repeatable. See `jigsaw space --settings`.")
+@click.option("--artifacts", type=click.Path(file_okay=False), help="Folder for what trials leave.  [default: artifacts/ beside the SQLite file]")
+@click.option("--exist-ok", is_flag=True, help="Do nothing when the study is there already.")
+def create(study: str, storage: str, fixed: tuple[str, ...], settings: tuple[str, ...], exist_ok: bool, **given: Any) -> None:  # fmt: skip
+    """Create STUDY: an objective, its conditions, and its default spec queued as trial 0."""
+    from study.search.studies import create_study, study_names
+
+    if exist_ok and _exists(storage, study, study_names):
+        click.echo(f"{study} is there already; continue it with: jigsaw worker {study}", err=True)
+        return
+    conditions = Conditions(
+        **{k: v for k, v in given.items() if v is not None},
+        fixed=dict(_pair(text) for text in fixed),
+        settings=_settings(settings),
+    )
+    objective = load_objective(conditions.objective, conditions.settings)
+    create_study(storage, study, conditions, objective)
+    click.echo(study)
+    click.echo(f"created; now: jigsaw worker {study} --n-trials 20", err=True)
+
+
+@jigsaw.command()
+@click.argument("study", required=False)
+@click.option("--study", "name", help="The study, for `python -m study.worker --study NAME`.")
+@storage_option
+@study_options
+@click.option("--n-trials", type=click.IntRange(1), help="Trials this worker runs.  [default: no limit]")
+@click.option("--total-trials", type=click.IntRange(1), help="Stop when the study has as many complete and pruned trials.  [default: no limit]")
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Begin no trial after so long.  [default: no limit]")
+@click.option("--max-failures", type=click.IntRange(1), default=5, show_default=True, help="Give up after so many failed trials in a row.")
+@click.option("--hang-timeout", type=click.FloatRange(0, min_open=True), default=600.0, show_default=True, metavar="SECONDS", help="End the job when a rank waits so long for the others.")
+def worker(study: str | None, name: str | None, storage: str, n_trials: int | None, total_trials: int | None, timeout: float | None, max_failures: int, hang_timeout: float, **wanted: Any) -> int:  # fmt: skip
+    """Run trials of STUDY, on every rank of the MPI job it is started in.
+
+    \b
+    jigsaw worker my-study --n-trials 20
+    mpiexec -n 4 python -m study.worker --study my-study --total-trials 100
+    """
+    from study.progress import shown
+    from study.worker import Plan, run_worker
+    from study.world import mpi_world
+
+    chosen = study or name
+    if chosen is None:
+        raise click.UsageError("which study? jigsaw worker STUDY")
+    plan = Plan(storage, chosen, n_trials, total_trials, timeout, max_failures, wanted)
+    tally = run_worker(mpi_world(hang_timeout), plan, shown())
+    return 1 if tally.failures_in_a_row >= max_failures else 0
+
+
+@jigsaw.command()
+@click.argument("study", required=False)
+@storage_option
+@form_option
+def status(study: str | None, storage: str, form: Any) -> None:
+    """Show trials by state, best value and time spent, of STUDY or of every study."""
+    import pandas as pd
+
+    from study.search.studies import load_study, study_names
+    from study.search.summary import summary
+    from study.tables import show
+
+    names = [study] if study else study_names(storage)
+    show(pd.DataFrame([summary(load_study(storage, name)) for name in names]), form, "studies")
+
+
+@jigsaw.command()
+@study_argument
+@storage_option
+@form_option
+@click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="How many trials to show.")
+def best(study: str, storage: str, form: Any, top: int) -> None:
+    """Show the best complete trials of STUDY, best first."""
+    from study.search.studies import load_study
+    from study.search.summary import best_trials
+    from study.tables import show
+
+    show(best_trials(load_study(storage, study), top), form, f"best of {study}")
+
+
+@jigsaw.command()
+@study_argument
+@storage_option
+@click.option("--curves", is_flag=True, help="The learning curves instead of the trials.")
+@click.option("--format", "form", type=click.Choice(["csv", "json", "table"]), default="csv", show_default=True, help="How results are printed.")
+def export(study: str, storage: str, curves: bool, form: Any) -> None:
+    """Print every trial of STUDY, or every point of its curves, for another program."""
+    from study.search.frames import curves_frame, trials_frame
+    from study.search.studies import load_study
+    from study.tables import show
+
+    loaded = load_study(storage, study)
+    show(curves_frame(loaded) if curves else trials_frame(loaded), form)
+
+
+@jigsaw.command()
+@study_argument
+@storage_option
+@click.argument("values", nargs=-1, metavar="[NAME=VALUE]...")
+@click.option("--spec", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A JSON file of parameters: {\"loss.name\": \"margin\"}.")
+def enqueue(study: str, storage: str, values: tuple[str, ...], spec: Path | None) -> None:
+    """Queue a point of STUDY's search space; what is left out takes the objective's default."""
+    from study.search.studies import conditions_of, load_study
+    from study.search.studies import enqueue as queue
+
+    loaded = load_study(storage, study)
+    conditions = conditions_of(loaded)
+    if conditions is None:
+        raise UsageError(f"study {study!r} names no objective yet; run `jigsaw worker {study} --objective NAME` once")
+    point = _read_point(spec) | dict(_pair(text) for text in values)
+    queue(loaded, load_objective(conditions.objective, conditions.settings), point)
+    click.echo(f"queued in {study}", err=True)
+
+
+@jigsaw.command()
+@click.argument("study", required=False)
+@storage_option
+@form_option
+@click.option("--objective", metavar="NAME", default=DEFAULT_OBJECTIVE, show_default=True, help="Whose space, when no STUDY is named.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A condition of that objective; repeatable.")
+@click.option("--settings", "only_settings", is_flag=True, help="Print the objective's conditions instead.")
+def space(study: str | None, storage: str, form: Any, objective: str, settings: tuple[str, ...], only_settings: bool) -> None:  # fmt: skip
+    """Print the search space of STUDY, or of an objective, as a tree."""
+    import pandas as pd
+
+    from study.space import describe
+    from study.tables import show
+
+    found = _objective_of(storage, study) if study else load_objective(objective, _settings(settings))
+    if only_settings:
+        click.echo(json.dumps(found.settings, indent=1))
+    elif form == "table":
+        _print_tree(found)
+    else:
+        show(pd.DataFrame(describe(found.suggest)), form)
+
+
+@jigsaw.command()
+@form_option
+def environment(form: Any) -> None:
+    """Print versions, machine, MPI and devices: what a bug report needs."""
+    import pandas as pd
+
+    from study.environment import environment_rows
+    from study.tables import show
+
+    show(pd.DataFrame(environment_rows()), form, "environment")
+
+
+def _objective_of(storage: str, study: str) -> Objective:
+    from study.search.studies import conditions_of, load_study
+
+    conditions = conditions_of(load_study(storage, study))
+    if conditions is None:
+        raise UsageError(f"study {study!r} names no objective; use --objective")
+    return load_objective(conditions.objective, conditions.settings)
+
+
+def _exists(storage: str, study: str, names: Callable[[str], list[str]]) -> bool:
+    try:
+        return study in names(storage)
+    except UsageError:  # no database yet
+        return False
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UsageError(f"{text!r} is not NAME=VALUE")
+    return name, parse_scalar(value)
+
+
+def _settings(texts: tuple[str, ...]) -> dict[str, Any]:
+    """Read NAME=VALUE; a value with commas is a list, one in brackets is JSON."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, value = _pair(text)
+        if isinstance(value, str) and value[:1] in ("[", "{"):
+            value = _json(name, value)
+        elif isinstance(value, str) and "," in value:
+            value = [parse_scalar(part) for part in value.split(",") if part]
+        found[name] = value
+    return found
+
+
+def _json(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"--set {name}: {text!r} is no JSON: {error}") from None
+
+
+def _read_point(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    point = _json(str(path), path.read_text())
+    if not isinstance(point, dict):
+        raise UsageError(f"spec file {str(path)!r} holds {type(point).__name__}; expected an object of parameters")
+    return point
+
+
+def _print_tree(objective: Objective) -> None:
+    from rich.console import Console
+    from rich.text import Text
+    from rich.tree import Tree
+
+    from study.space import walk
+
+    root = Tree(Text("search space"))
+    branches: dict[str, Tree] = {"": root}
+    for condition, domain in walk(objective.suggest):
+        when = ", ".join(f"{name}={value}" for name, value in condition.items())
+        if when not in branches:
+            branches[when] = root.add(Text(f"when {when}"))
+        branches[when].add(Text(f"{domain.name}: {domain}"))
+    Console(file=sys.stdout).print(root)
+
+

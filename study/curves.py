@@ -1,0 +1,93 @@
+"""Learning curves: many keys per step, in a table of our own beside Optuna's.
+
+Rows carry the trial's `uid`, a name of our own: SQLite reuses trial ids, and a foreign key to Optuna's
+table would make `optuna.delete_study` fail silently on PostgreSQL.
+"""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from sqlalchemy import BigInteger, Column, Double, Engine, MetaData, String, Table, insert, select
+
+__all__ = ["CURVES", "CurveWriter", "read_curves"]
+
+_METADATA = MetaData()
+CURVES = Table(
+    "jigsaw_curves",
+    _METADATA,
+    Column("uid", String(32), primary_key=True),
+    Column("key", String(128), primary_key=True),
+    Column("step", BigInteger, primary_key=True, autoincrement=False),
+    Column("value", Double),
+    # MySQL has no NaN or infinity: they are kept by name, with no value.
+    Column("special", String(4)),
+    Column("seconds", Double, nullable=False),
+)
+
+
+class CurveWriter:
+    """Writes one trial's curves in batches.
+
+    Args:
+        engine: the study's database.
+        uid: the trial's own name.
+        every: seconds between batches; what is not yet written is written by `flush`.
+    """
+
+    def __init__(self, engine: Engine, uid: str, every: float = 1.0) -> None:
+        _METADATA.create_all(engine, checkfirst=True)
+        self._engine = engine
+        self._uid = uid
+        self._every = every
+        self._rows: dict[tuple[str, int], dict[str, Any]] = {}
+        self._started = self._written = time.monotonic()
+
+    def add(self, step: int, logs: Mapping[str, float]) -> None:
+        """Remember the numbers of one step; a key reported twice at a step keeps its first value."""
+        now = time.monotonic()
+        for key, value in logs.items():
+            self._rows.setdefault((key, step), _row(self._uid, key, step, value, now - self._started))
+        if now - self._written >= self._every:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is waiting."""
+        self._written = time.monotonic()
+        if self._rows:
+            with self._engine.begin() as connection:
+                connection.execute(insert(CURVES), list(self._rows.values()))
+            self._rows.clear()
+
+
+def read_curves(engine: Engine, uids: Sequence[str], keys: Sequence[str] | None = None) -> pd.DataFrame:
+    """Return curves as rows `uid, key, step, value, seconds`, ordered by all of them.
+
+    Args:
+        engine: the study's database.
+        uids: the trials' own names.
+        keys: the curve keys wanted; None means all.
+    """
+    _METADATA.create_all(engine, checkfirst=True)
+    query = select(CURVES).where(CURVES.c.uid.in_(uids))
+    if keys is not None:
+        query = query.where(CURVES.c.key.in_(keys))
+    with engine.connect() as connection:
+        frame = pd.read_sql(query.order_by(CURVES.c.uid, CURVES.c.key, CURVES.c.step), connection)
+    special = frame.pop("special")
+    frame["value"] = frame["value"].astype(float).where(special.isna(), special.map(_number))
+    return frame
+
+
+def _number(text: str | None) -> float:
+    return math.nan if text is None else float(text)
+
+
+def _row(uid: str, key: str, step: int, value: float, seconds: float) -> dict[str, Any]:
+    finite = math.isfinite(value)
+    return {
+        "uid": uid, "key": key, "step": step, "seconds": seconds,
+        "value": float(value) if finite else None, "special": None if finite else str(float(value)),
+    }  # fmt: skip

@@ -1,0 +1,38 @@
+"""Every exception Jigsaw raises on purpose.
+
+    JigsawError
+    |- UsageError            the user gave something that cannot be: one sentence, exit code 2
+    |  `- DataError          a file or data set is missing, truncated, wrongly shaped or mislabelled
+    |- TrialPruned           the pruner's verdict, raised on every rank at the same report
+    |- TrialFailed           at least one rank raised; every rank leaves the trial with this
+    `- TrialInterrupted      Ctrl-C or SIGTERM reached a rank; every rank leaves with this
+"""
+
+
+class JigsawError(Exception):
+    """Base of every exception Jigsaw raises on purpose."""
+
+
+class UsageError(JigsawError):
+    """Bad input: the text names the thing, shows its value and says what is allowed."""
+
+
+class DataError(UsageError):
+    """A data file is missing, truncated, wrongly shaped or mislabelled."""
+
+
+class TrialPruned(JigsawError):
+    """The trial is not worth finishing: a verdict, not a fault."""
+
+
+class TrialFailed(JigsawError):
+    """At least one rank raised. `failures` maps the rank to its traceback."""
+
+    def __init__(self, failures: dict[int, str]) -> None:
+        self.failures = failures
+        last = {rank: text.strip().splitlines()[-1] for rank, text in failures.items()}
+        super().__init__("; ".join(f"rank {rank}: {line}" for rank, line in last.items()))
+
+
+class TrialInterrupted(JigsawError):
+    """A signal asked to stop; nothing is wrong with the trial itself."""

@@ -1,0 +1,37 @@
+"""A study in a few numbers."""
+
+from typing import Any
+
+import pandas as pd
+from optuna.study import Study, StudyDirection
+from optuna.trial import TrialState
+
+from study.search.frames import trials_frame
+
+__all__ = ["best_trials", "summary"]
+
+
+def summary(study: Study) -> dict[str, Any]:
+    """Return name, trials by state, best value, and processor time spent by state."""
+    trials = study.get_trials(deepcopy=False)
+    counts = {s.name.lower(): sum(t.state == s for t in trials) for s in TrialState}
+    complete = [t.value for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
+    best = max if study.direction == StudyDirection.MAXIMIZE else min
+    spent = sum(t.user_attrs.get("cost", {}).get("cpu_seconds", 0.0) for t in trials)
+    return {
+        "study": study.study_name,
+        "trials": len(trials),
+        **counts,
+        "best": best(complete) if complete else None,
+        "cpu_seconds": round(spent, 1),
+    }
+
+
+def best_trials(study: Study, top: int) -> pd.DataFrame:
+    """Return the best complete trials, best first: number, value, seconds, parameters."""
+    frame = trials_frame(study)
+    frame = frame[frame["state"] == "complete"]
+    ascending = study.direction == StudyDirection.MINIMIZE
+    names = sorted({name for t in study.get_trials(deepcopy=False) for name in t.params})
+    columns = [c for c in ["number", "value", "seconds", *names] if c in frame.columns]
+    return frame.sort_values("value", ascending=ascending, ignore_index=True)[columns].head(top)

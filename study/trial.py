@@ -1,0 +1,102 @@
+"""One trial on every rank: evaluate the spec together, leave together, say how it ended."""
+
+import gc
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from study.errors import TrialFailed, TrialInterrupted, TrialPruned
+from study.objective import Objective, Result, decode, digest
+from study.provenance import Clock
+from study.world import World
+
+__all__ = ["Job", "Outcome", "Record", "run_trial"]
+
+Record = Callable[[int, float | None, Mapping[str, float]], bool]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What rank 0 tells the other ranks about a trial.
+
+    Attributes:
+        number: the trial's number in its study.
+        spec: the spec as JSON bytes.
+        digest: sha256 of these bytes, checked by every rank.
+    """
+
+    number: int
+    spec: bytes
+    digest: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended, the same on every rank but for `result`, which counts on rank 0."""
+
+    state: Literal["complete", "pruned", "failed", "interrupted"]
+    result: Result | None = None
+    failures: Mapping[int, str] = field(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def reason(self) -> str:
+        """Why the trial failed, in one line per rank."""
+        return str(TrialFailed(dict(self.failures))) if self.failures else self.state
+
+
+def run_trial(job: Job, objective: Objective, world: World, record: Record | None) -> Outcome:
+    """Evaluate a trial on every rank of the world; never raises for what happens inside the trial.
+
+    Args:
+        job: the trial, the same on every rank.
+        objective: what evaluates it.
+        world: the ranks.
+        record: rank 0's `(step, value, logs) -> prune?`; None on the others.
+    """
+    clock = Clock.start()
+    outcome = _evaluate(job, objective, world, record)
+    spent = world.settle(clock.spent())
+    gc.collect()  # a failed trial's traceback holds its computational graph
+    total = {"cpu_seconds": round(sum(s["cpu_seconds"] for s in spent), 3), "ranks": world.size}
+    return Outcome(outcome.state, outcome.result, outcome.failures, spent[0] | total)
+
+
+def _evaluate(job: Job, objective: Objective, world: World, record: Record | None) -> Outcome:
+    try:
+        return _guarded(job, objective, world, record)
+    except TrialPruned:
+        return Outcome("pruned")
+    except TrialInterrupted:
+        return Outcome("interrupted")
+    except TrialFailed as error:
+        return Outcome("failed", failures=error.failures)
+
+
+def _guarded(job: Job, objective: Objective, world: World, record: Record | None) -> Outcome:
+    """Evaluate, and turn whatever one rank raises into an exception of all of them."""
+    try:
+        if digest(job.spec) != job.digest:
+            raise ValueError(f"trial {job.number}: the spec arrived damaged")
+        result = objective.evaluate(decode(objective, job.spec), world, _report(world, record))
+        world.check("end of trial")
+    except TrialPruned:
+        # Every rank got this verdict in the same report, unless one of them swallowed it.
+        world.check("end of pruned trial")
+        raise
+    except (TrialFailed, TrialInterrupted):
+        raise
+    except BaseException as error:  # noqa: BLE001  whatever it is, the others must hear of it
+        world.fail(error)
+    return Outcome("complete", result if isinstance(result, Result) else Result(float(result)))
+
+
+def _report(world: World, record: Record | None) -> Any:
+    def report(
+        step: int, value: float | None = None, logs: Mapping[str, float] | None = None
+    ) -> None:
+        prune = None if record is None else record(step, value, logs or {})
+        if world.bcast(prune):
+            raise TrialPruned(f"pruned at step {step}")
+
+    return report

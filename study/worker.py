@@ -1,0 +1,191 @@
+"""A worker: `mpiexec -n K python -m study.worker`, K ranks that run one trial after another together.
+
+Only rank 0 touches the database; the others hear of a trial by one broadcast. This module imports MPI
+before anything that can fail, and ends the whole job itself when a rank cannot go on: a rank that dies
+before or outside MPI would leave the others waiting.
+"""
+
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from study.errors import TrialInterrupted
+from study.objective import Objective, load_objective
+from study.trial import Job, Outcome, run_trial
+from study.world import World, mpi_world
+
+if TYPE_CHECKING:
+    from study.search.session import Session
+
+__all__ = ["Plan", "Progress", "Tally", "run_worker"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one worker is to do.
+
+    Attributes:
+        storage: database URL.
+        study: name of the study.
+        n_trials: trials this worker runs at most; None means no limit.
+        total_trials: complete and pruned trials of the whole study to stop at; None means no limit.
+        timeout: seconds after which no further trial is started; None means no limit.
+        max_failures: failed trials in a row after which the worker gives up; >= 1.
+        wanted: conditions the command line insists on; the study refuses a conflict.
+    """
+
+    storage: str
+    study: str
+    n_trials: int | None = None
+    total_trials: int | None = None
+    timeout: float | None = None
+    max_failures: int = 5
+    wanted: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Tally:
+    """What a worker has done so far."""
+
+    states: dict[str, int] = field(default_factory=dict)
+    failures_in_a_row: int = 0
+    best: float | None = None
+
+    @property
+    def trials(self) -> int:
+        """Trials begun."""
+        return sum(self.states.values())
+
+    def add(self, outcome: Outcome) -> None:
+        """Count one more."""
+        self.states[outcome.state] = self.states.get(outcome.state, 0) + 1
+        self.failures_in_a_row = self.failures_in_a_row + 1 if outcome.state == "failed" else 0
+
+
+Progress = Callable[[str, Mapping[str, Any]], None]
+
+
+def run_worker(world: World, plan: Plan, progress: Progress | None = None) -> Tally:
+    """Run trials on every rank until the plan is fulfilled.
+
+    Args:
+        world: the ranks of this job.
+        plan: what to do; rank 0's counts.
+        progress: called on rank 0 with ("prepare" | "trial" | "report" | "end", facts).
+
+    Returns:
+        the tally, the same on every rank (`best` on rank 0 only).
+
+    Raises:
+        UsageError: the study cannot be worked on (on every rank).
+        TrialFailed: rank 0 lost the database between trials (on every rank).
+        TrialInterrupted: the worker was asked to stop by a signal; the trial is settled.
+    """
+    session: Session | None = None
+    progress = progress or _silent
+
+    def join() -> tuple[str, dict[str, Any]]:
+        nonlocal session
+        session = _join(plan)
+        return session.conditions.objective, session.objective.settings
+
+    with world.signals():
+        name, settings = world.lead(join)
+        objective = session.objective if session else world.together(lambda: load_objective(name, settings))
+        if session is None:
+            progress = _silent
+        else:
+            world.check("together")
+            world.before_abort = session.abandon
+        progress("prepare", {"study": plan.study})
+        world.together(lambda: objective.prepare(world))
+        return _loop(world, plan, session, objective, progress)
+
+
+def _silent(event: str, facts: Mapping[str, Any]) -> None:
+    """Show nothing."""
+
+
+def _loop(
+    world: World, plan: Plan, session: "Session | None", objective: Objective, progress: Progress
+) -> Tally:
+    tally = Tally()
+    started = time.monotonic()
+    hosts = sorted(set(world.allgather(socket.gethostname())))
+
+    def next_job() -> Job | None:
+        if session is None or not _more(plan, session, tally, time.monotonic() - started):
+            return None
+        job = session.ask({"hosts": hosts, "ranks": world.size})
+        progress("trial", {"number": job.number, "spec": job.spec.decode()})
+        return job
+
+    while (job := world.lead(next_job)) is not None:
+        outcome = run_trial(job, objective, world, _record(session, progress))
+        tally.add(outcome)
+        if session is not None:
+            _finish(world, session, outcome)
+            tally.best = session.best_value()
+            progress("end", {"number": job.number, "outcome": outcome, "best": tally.best})
+        if outcome.state == "interrupted":
+            raise TrialInterrupted(f"stopped during trial {job.number}, which is marked as failed")
+    return tally
+
+
+def _finish(world: World, session: "Session", outcome: Outcome) -> None:
+    try:
+        session.finish(outcome)
+    except Exception as error:
+        if outcome.state == "interrupted":
+            raise  # the other ranks are leaving already
+        world.fail(error)
+
+
+def _more(plan: Plan, session: "Session", tally: Tally, seconds: float) -> bool:
+    return not (
+        (plan.n_trials is not None and tally.trials >= plan.n_trials)
+        or (plan.timeout is not None and seconds >= plan.timeout)
+        or tally.failures_in_a_row >= plan.max_failures
+        or (plan.total_trials is not None and session.finished() >= plan.total_trials)
+    )
+
+
+def _record(session: "Session | None", progress: Progress) -> Any:
+    if session is None:
+        return None
+
+    def record(step: int, value: float | None, logs: Mapping[str, float]) -> bool:
+        prune = session.record(step, value, logs)
+        progress("report", {"step": step, "value": value, "prune": prune})
+        return prune
+
+    return record
+
+
+def _join(plan: Plan) -> "Session":
+    # Imported by rank 0 only: the other ranks need no database code.
+    from study.search.session import open_session
+
+    return open_session(plan.storage, plan.study, plan.wanted)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run `jigsaw worker` as a rank of an MPI job, ending the job when this rank cannot go on."""
+    world = mpi_world()
+    try:
+        from study.commands import run
+
+        given = sys.argv[1:] if arguments is None else arguments
+        code = run(["worker", *given], quiet=world.rank != 0)
+    except BaseException:  # noqa: BLE001  an unknown fault on one rank must not leave the others waiting
+        traceback.print_exc()
+        world.abort(f"rank {world.rank} cannot go on")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

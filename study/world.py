@@ -1,0 +1,257 @@
+"""The ranks that run one trial together, and the rule that keeps them together.
+
+A rank that raises is not enough to stop the others: they already wait in a collective that the raising
+rank will never enter. So every collective of a trial, ChainerMN's included, goes through the world's
+communicator, which first exchanges one status word. A raising rank enters the next exchange with its
+error, and all ranks leave together. The only other way out is the hang timeout, which ends the job.
+"""
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from study.errors import TrialFailed, TrialInterrupted, UsageError
+
+__all__ = ["GuardedComm", "World", "launched_by_mpi", "mpi_library", "mpi_world"]
+
+T = TypeVar("T")
+
+# Set by Hydra (MPICH, Intel MPI), Slurm's PMI2 and PMIx, and Open MPI for every rank they start.
+_LAUNCHERS = ("PMI_RANK", "PMI_FD", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
+
+_COLLECTIVES = frozenset(
+    ("allgather", "Allgather", "Allgatherv", "allreduce", "Allreduce", "alltoall", "Alltoall",
+     "Alltoallv", "barrier", "Barrier", "bcast", "Bcast", "gather", "Gather", "Gatherv", "reduce",
+     "Reduce", "Reduce_scatter", "scan", "Scan", "scatter", "Scatter", "Scatterv")
+)  # fmt: skip
+_POINT_TO_POINT = frozenset(
+    ("send", "Send", "ssend", "Ssend", "recv", "Recv", "isend", "Isend", "irecv", "Irecv",
+     "sendrecv", "Sendrecv")
+)  # fmt: skip
+
+
+def launched_by_mpi() -> bool:
+    """Whether an MPI launcher (`mpiexec`, `srun`) started this process."""
+    return any(name in os.environ for name in _LAUNCHERS)
+
+
+def mpi_library() -> str:
+    """Return the MPI library's own name and version, or why there is none."""
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        return f"none: {error}; install one with pip install 'jigsaw[mpich]'"
+    return str(MPI.Get_library_version()).strip("\0 \n").splitlines()[0].strip()
+
+
+def mpi_world(hang_timeout: float = 600.0) -> "World":
+    """Return the world of all ranks of this MPI job; one rank without MPI when none launched us.
+
+    Args:
+        hang_timeout: seconds a rank waits for the others before it ends the job; > 0.
+    """
+    if not launched_by_mpi():
+        return World()
+    from mpi4py import MPI
+
+    return World(MPI.COMM_WORLD, hang_timeout)
+
+
+class World:
+    """The ranks of a trial.
+
+    Args:
+        comm: an mpi4py communicator, or None for the in-process twin: one rank, no MPI, same laws.
+        hang_timeout: seconds to wait for the other ranks before the job is aborted; > 0.
+    """
+
+    def __init__(self, comm: Any = None, hang_timeout: float = 600.0) -> None:
+        self._comm = comm
+        self.rank: int = 0 if comm is None else comm.rank
+        self.size: int = 1 if comm is None else comm.size
+        self.hang_timeout = hang_timeout
+        self.interrupted = False
+        self.before_abort: Callable[[str], None] = lambda reason: None
+        self.comm = None if comm is None else GuardedComm(comm, self)
+
+    def bcast(self, value: T | None = None) -> T:
+        """Return rank 0's `value` on every rank."""
+        return value if self.comm is None else self.comm.bcast(value)  # type: ignore[no-any-return,return-value]
+
+    def lead(self, action: Callable[[], T]) -> T:
+        """Return on every rank what `action` returns on rank 0, the only rank that does it.
+
+        Raises:
+            UsageError: on every rank, with the same sentence, when `action` raised it.
+            TrialFailed: on every rank, when `action` raised anything else.
+        """
+        value, refusal = None, None
+        if self.rank == 0:
+            try:
+                value = action()
+            except UsageError as error:
+                refusal = str(error)
+            except BaseException as error:  # noqa: BLE001  the other ranks must hear of it
+                self.fail(error)
+        value, refusal = self.bcast((value, refusal))
+        if refusal is not None:
+            raise UsageError(refusal)
+        return value  # type: ignore[return-value]
+
+    def together(self, action: Callable[[], T]) -> T:
+        """Do something on every rank; what one rank raises becomes a failure of all.
+
+        Raises:
+            TrialFailed: on every rank, when `action` raised on any.
+        """
+        try:
+            value = action()
+            self.check("together")
+        except (TrialFailed, TrialInterrupted):
+            raise
+        except BaseException as error:  # noqa: BLE001  the other ranks must hear of it
+            self.fail(error)
+        return value
+
+    def allgather(self, value: T) -> list[T]:
+        """Return every rank's `value`, in rank order, on every rank."""
+        return [value] if self.comm is None else self.comm.allgather(value)  # type: ignore[no-any-return]
+
+    def sum(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return the elementwise sum of `array` (same shape and dtype on every rank)."""
+        if self.comm is None:
+            return array
+        total = np.empty_like(array)
+        self.comm.Allreduce(np.ascontiguousarray(array), total)
+        return total
+
+    def settle(self, value: T) -> list[T]:
+        """Gather like `allgather`, without a status word.
+
+        Only where every rank is known to come next: right after all of them left a trial together, when
+        an exchange would raise the old interrupt again.
+        """
+        return [value] if self._comm is None else self._comm.allgather(value)  # type: ignore[no-any-return]
+
+    def check(self, call: str = "check") -> None:
+        """Exchange one status word with every rank; the cheapest way to stop together.
+
+        Args:
+            call: what this rank is about to do. Ranks that name different calls have diverged.
+
+        Raises:
+            TrialFailed: some rank raised, or the ranks are about to do different things.
+            TrialInterrupted: some rank was asked to stop by a signal.
+        """
+        self._exchange(call, None)
+
+    def fail(self, error: BaseException) -> NoReturn:
+        """Tell every rank that this one raised `error`, and leave with all of them.
+
+        Raises:
+            TrialFailed: always, with the traceback of each rank that failed.
+        """
+        text = "".join(traceback.format_exception(error))
+        self._exchange("fail", text)
+        raise TrialFailed({self.rank: text})  # not reached: the exchange raises
+
+    def _exchange(self, call: str, failure: str | None) -> None:
+        tag = crc32(call.encode())
+        word = np.array([failure is not None, self.interrupted, tag, -tag], dtype=np.int64)
+        if self._comm is not None:
+            word = self._maximum(word, call)
+        failed, self.interrupted = bool(word[0]), bool(word[1])
+        diverged = word[2] != -word[3]
+        if failed or diverged:
+            self._leave(failure if failed else f"ranks diverged: this one is at {call!r}")
+        if self.interrupted:
+            raise TrialInterrupted(f"stopped by a signal before {call!r}")
+
+    def _leave(self, failure: str | None) -> NoReturn:
+        texts = [failure] if self._comm is None else self._comm.allgather(failure)
+        raise TrialFailed({rank: text for rank, text in enumerate(texts) if text is not None})
+
+    def _maximum(self, word: NDArray[np.int64], call: str) -> NDArray[np.int64]:
+        from mpi4py import MPI
+
+        everywhere = np.empty_like(word)
+        request = self._comm.Iallreduce(word, everywhere, op=MPI.MAX)
+        # MPI's own wait spins at 100 %; a short spin keeps latency, then sleeping frees the core.
+        started = time.monotonic()
+        pause = 0.0
+        while not request.Test():
+            waited = time.monotonic() - started
+            if waited > self.hang_timeout:
+                self.abort(
+                    f"rank {self.rank} waited {waited:.0f} s before {call!r} for ranks that never came"
+                )
+            if waited > 5e-4:
+                pause = min(pause + 2e-5, 1e-3)
+                time.sleep(pause)
+        return everywhere
+
+    def abort(self, reason: str) -> NoReturn:
+        """End the whole job at once: the last resort, for ranks that cannot speak any more."""
+        print(f"jigsaw: aborting the job: {reason}", file=sys.stderr, flush=True)
+        self.before_abort(reason)
+        if self._comm is not None:
+            self._comm.Abort(1)
+        os._exit(1)
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Turn Ctrl-C and SIGTERM into a word of the next exchange; a second one ends the job."""
+
+        def asked(number: int, frame: FrameType | None) -> None:
+            if self.interrupted:
+                self.abort(f"second {signal.Signals(number).name}")
+            self.interrupted = True
+
+        previous = {s: signal.signal(s, asked) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+class GuardedComm:
+    """An mpi4py communicator whose collectives exchange a status word with the whole world first.
+
+    Sub-communicators from `Split` stay guarded by the world they came from, so a failure in one group
+    reaches the others: every rank must make the same sequence of calls, whatever its group.
+    """
+
+    def __init__(self, comm: Any, world: World) -> None:
+        self._comm = comm
+        self._world = world
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _POINT_TO_POINT:
+            raise NotImplementedError(
+                f"{name}: a point-to-point message cannot be guarded against a peer that raised; use a collective"
+            )
+        attribute = getattr(self._comm, name)
+        return self._guarded(name, attribute) if name in _COLLECTIVES else attribute
+
+    def _guarded(self, name: str, collective: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._world.check(name)
+            return collective(*args, **kwargs)
+
+        return call
+
+    def Split(self, color: int = 0, key: int = 0) -> "GuardedComm":  # noqa: N802  mpi4py's name
+        """Return this rank's group, guarded by the same world."""
+        self._world.check("Split")
+        return GuardedComm(self._comm.Split(color, key), self._world)
