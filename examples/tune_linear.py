@@ -33,7 +33,9 @@ class LinearObjective(Objective):
 
     def evaluate(self, spec: dict[str, Any], world: World, report: Report) -> float:
         images, labels = load_digits(return_X_y=True)
-        x, x_tune, y, y_tune = train_test_split(images / 16, labels, random_state=0, stratify=labels)
+        x, x_tune, y, y_tune = train_test_split(
+            images / 16, labels, random_state=0, stratify=labels
+        )
         mine = slice(world.rank, None, world.size)
         model = SGDClassifier(
             loss=spec["loss"], alpha=spec["alpha"], learning_rate="constant",

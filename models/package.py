@@ -66,7 +66,9 @@ def save_package(
         UsageError: the folder exists and is no attack package.
     """
     if folder.exists() and not (folder / "package.json").is_file():
-        raise UsageError(f"package folder {str(folder)!r} exists and is no attack package; name another")
+        raise UsageError(
+            f"package folder {str(folder)!r} exists and is no attack package; name another"
+        )
     card = Card(
         arch=network.arch.model_dump(), epsilons=Epsilons.model_validate(_budgets(network)),
         channels=network.channels, weights=weights.digest(network), record=dict(record), errors=errors or [],
@@ -92,7 +94,9 @@ def load_package(folder: Path) -> tuple[AttackNetwork, Card]:
     """
     path = folder / "package.json"
     if not path.is_file():
-        raise DataError(f"package {str(folder)!r} has no package.json; expected a folder made by `jigsaw best --package`")
+        raise DataError(
+            f"package {str(folder)!r} has no package.json; expected a folder made by `jigsaw best --package`"
+        )
     try:
         card = Card.model_validate_json(path.read_bytes())
         arch = parse_arch(card.arch)
@@ -119,7 +123,9 @@ def _markdown(card: Card, network: AttackNetwork) -> str:
         f"- images: {card.channels} channels, any height and width",
         f"- weights: sha256 `{card.weights}`",
     ]
-    lines += [f"- {key}: `{json.dumps(value, sort_keys=True)}`" for key, value in card.record.items()]
+    lines += [
+        f"- {key}: `{json.dumps(value, sort_keys=True)}`" for key, value in card.record.items()
+    ]
     if card.errors:
         columns = list(card.errors[0])
         lines += ["", "| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]

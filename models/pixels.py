@@ -10,14 +10,16 @@ from numpy.typing import NDArray
 __all__ = ["to_bytes", "to_unit", "within_budget"]
 
 
-def to_unit(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def to_unit(images: NDArray[np.integer]) -> NDArray[np.float32]:
     """Return uint8 images of any shape as float32 in [0, 1]."""
-    return images.astype(np.float32) / np.float32(255)
+    unit: NDArray[np.float32] = images.astype(np.float32) / np.float32(255)
+    return unit
 
 
 def to_bytes(images: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Round images in [0, 1] to the nearest of 256 levels; what lies outside is clipped."""
-    return np.rint(np.clip(images, 0, 1) * 255).astype(np.uint8)
+    rounded: NDArray[np.uint8] = np.rint(np.clip(images, 0, 1) * 255).astype(np.uint8)
+    return rounded
 
 
 def within_budget(
@@ -34,4 +36,6 @@ def within_budget(
         uint8 images x' with |x' - clean| <= epsilon, nearest to `adversarial`.
     """
     x = clean.astype(np.int16)
-    return np.clip(adversarial.astype(np.int16), np.maximum(x - epsilon, 0), np.minimum(x + epsilon, 255)).astype(np.uint8)
+    return np.clip(
+        adversarial.astype(np.int16), np.maximum(x - epsilon, 0), np.minimum(x + epsilon, 255)
+    ).astype(np.uint8)

@@ -113,7 +113,8 @@ class AttackObjective(Objective):
             (*given.train, *given.tune), self.data, given.classifier_images, world
         )
         self._clean = {
-            text: CleanLogits(self._classifiers[text], self.data.train.images) for text in given.train
+            text: CleanLogits(self._classifiers[text], self.data.train.images)
+            for text in given.train
         }
 
     def suggest(self, trial: Suggester) -> AttackSpec:
@@ -141,11 +142,11 @@ class AttackObjective(Objective):
         ):
             if seen * given.reports >= given.images * (due + 1):
                 due += 1
-                score = error_rates(
-                    network_attack(network), judges, *tune, given.epsilons, world
-                )
+                score = error_rates(network_attack(network), judges, *tune, given.epsilons, world)
                 errors = score.mean(axis=1)
                 report(seen, float(errors.mean()), _keys(given.epsilons, errors) | {"loss": loss})
+        if network is None:
+            raise RuntimeError("a budget of at least one image trains at least once")
         return network, errors
 
     def _tune_images(self) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
@@ -192,7 +193,11 @@ def train_attack(
         world: the ranks that share each batch.
     """
     network = build(
-        spec.arch, spec.epsilon, channels=split.images.shape[1], seed=seed, normalize=_normalize(world)
+        spec.arch,
+        spec.epsilon,
+        channels=split.images.shape[1],
+        seed=seed,
+        normalize=_normalize(world),
     )
     loss = partial(_loss, spec, network, split, targets)
     with chainer.using_config("train", True):

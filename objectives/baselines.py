@@ -8,6 +8,7 @@ FGSM is one step of the whole budget, I-FGSM several without momentum, MI-FGSM s
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from zlib import crc32
 
 import chainer
 import chainer.functions as F
@@ -25,11 +26,19 @@ def noop(images: NDArray[np.uint8], epsilon: int) -> NDArray[np.uint8]:
     return images
 
 
-def random_sign(images: NDArray[np.uint8], epsilon: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Add or subtract the whole budget at random, per pixel and channel."""
-    rng = np.random.default_rng((seed, epsilon, len(images)))
-    noise = rng.choice(np.array([-epsilon, epsilon], dtype=np.int16), images.shape)
-    return np.clip(images + noise, 0, 255).astype(np.uint8)
+def random_sign(images: NDArray[np.uint8], epsilon: int) -> NDArray[np.uint8]:
+    """Add or subtract the whole budget at random, per pixel and channel.
+
+    The draw depends on the image alone, not on its batch, so the result is the same however images are
+    shared out.
+    """
+    noise = [
+        np.random.default_rng(crc32(image.tobytes())).integers(0, 2, image.shape)
+        for image in images
+    ]
+    signs = np.stack(noise).astype(np.int16) * 2 - 1
+    noisy: NDArray[np.uint8] = np.clip(images + epsilon * signs, 0, 255).astype(np.uint8)
+    return noisy
 
 
 def gradient_sign(
@@ -94,4 +103,5 @@ def _gradient(
     # The sum, so that each image's gradient does not depend on the size of the batch.
     loss = F.sum(F.softmax_cross_entropy(_logits(targets, variable), labels, reduce="no"))
     loss.backward()
-    return variable.grad
+    gradient: NDArray[np.floating] = variable.grad
+    return gradient

@@ -1,5 +1,7 @@
 """What makes an attack transfer: random changes of the image between the attack and the classifier."""
 
+from typing import TypeVar
+
 import chainer
 import chainer.functions as F
 import numpy as np
@@ -7,8 +9,10 @@ from numpy.typing import NDArray
 
 __all__ = ["flip", "resize_and_pad"]
 
+Pixel = TypeVar("Pixel", np.uint8, np.float32)
 
-def flip(images: NDArray[np.floating], chosen: NDArray[np.bool_]) -> NDArray[np.floating]:
+
+def flip(images: NDArray[Pixel], chosen: NDArray[np.bool_]) -> NDArray[Pixel]:
     """Mirror the chosen images of (N, C, H, W) left to right; `chosen` is (N,)."""
     return np.where(chosen[:, None, None, None], images[:, :, :, ::-1], images)
 

@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.classifiers import ARCHITECTURES, Classifier, build
 from models.pixels import to_unit
+from objectives.baselines import noop
 from objectives.boosters import flip
 from objectives.data import DataSet, Split, load
 from objectives.evaluation import error_rates
-from objectives.baselines import noop
 from objectives.training import Batch, fit
 from study.objective import Objective, Report, Result
 from study.space import Scalar, Suggester

@@ -82,33 +82,42 @@ def error_table(
     images: NDArray[np.uint8],
     labels: NDArray[np.int32],
     epsilons: Sequence[int],
+    world: World,
 ) -> pd.DataFrame:
-    """Score every attack on every classifier at every budget.
+    """Score every attack on every classifier at every budget; each rank does its share of the images.
 
     Returns:
         rows `attack, epsilon, classifier, error, low, high, l2, images`: error rate with its exact 95 %
         binomial interval, and the mean L2 norm of the perturbation on [0, 1] images.
     """
+    mine = slice(world.rank, None, world.size)
+    x, y = images[mine], labels[mine]
     rows = []
     for name, attack in attacks.items():
         for epsilon in epsilons:
-            adversarial = apply_attack(attack, images, epsilon)
-            l2 = _mean_l2(adversarial, images)
-            for classifier, link in classifiers.items():
-                wrong = int(np.sum(logits_of(link, adversarial).argmax(1) != labels))
+            sums = np.zeros(len(classifiers) + 1)
+            if len(x):
+                adversarial = apply_attack(attack, x, epsilon)
+                wrong = [
+                    np.sum(logits_of(c, adversarial).argmax(1) != y) for c in classifiers.values()
+                ]
+                sums[:] = [*wrong, _l2(adversarial, x).sum()]
+            *counts, l2 = world.sum(sums) / [*[1] * len(classifiers), len(images)]
+            for classifier, count in zip(classifiers, counts, strict=True):
                 rows.append(
                     {"attack": name, "epsilon": epsilon, "classifier": classifier}
-                    | _interval(wrong, len(images))
-                    | {"l2": l2, "images": len(images)}
+                    | _interval(int(count), len(images))
+                    | {"l2": float(l2), "images": len(images)}
                 )
     return pd.DataFrame(rows)
 
 
 def _interval(wrong: int, count: int) -> dict[str, Any]:
     interval = binomtest(wrong, count).proportion_ci()
-    return {"error": wrong / count, "low": interval.low, "high": interval.high}
+    return {"error": wrong / count, "low": float(interval.low), "high": float(interval.high)}
 
 
-def _mean_l2(adversarial: NDArray[np.uint8], clean: NDArray[np.uint8]) -> float:
+def _l2(adversarial: NDArray[np.uint8], clean: NDArray[np.uint8]) -> NDArray[np.float64]:
     delta = (adversarial.astype(np.float64) - clean) / 255
-    return float(np.sqrt((delta**2).sum(axis=(1, 2, 3))).mean())
+    norms: NDArray[np.float64] = np.sqrt((delta**2).sum(axis=(1, 2, 3)))
+    return norms

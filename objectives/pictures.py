@@ -19,9 +19,7 @@ def magnified(
     return np.rint(np.clip(127.5 + 127.5 * delta, 0, 255)).astype(np.uint8)
 
 
-def examples_png(
-    attack: Attack, images: NDArray[np.uint8], epsilon: int, scale: int = 3
-) -> bytes:
+def examples_png(attack: Attack, images: NDArray[np.uint8], epsilon: int, scale: int = 3) -> bytes:
     """Return a PNG of three rows: clean, adversarial, magnified perturbation.
 
     Args:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
 
 from models.generators import GENERATORS, Arch, Epsilons, parse_arch
+from models.generators.resnet import ResNetArch
 from objectives.losses import LOSSES
 from study.space import Scalar, Suggester
 
@@ -82,9 +83,7 @@ class AttackSpec(_Part):
     """One attack network and how it is trained; frozen, JSON both ways."""
 
     epsilon: EpsilonSpec = EpsilonSpec()
-    arch: Annotated[SerializeAsAny[Arch], BeforeValidator(parse_arch)] = Field(
-        default_factory=lambda: next(iter(GENERATORS.values())).arch(), validate_default=True
-    )
+    arch: Annotated[SerializeAsAny[Arch], BeforeValidator(parse_arch)] = ResNetArch()
     loss: LossSpec = LossSpec()
     optimizer: OptimizerSpec = OptimizerSpec()
     batch: BatchSpec = BatchSpec()
@@ -102,7 +101,11 @@ class AttackSpec(_Part):
     def parameters(self) -> dict[str, Scalar]:
         """Return dotted names and values: the point of the search space where this spec lies."""
         parts = self.model_dump()
-        return {f"{part}.{name}": value for part, fields in parts.items() for name, value in fields.items()}
+        return {
+            f"{part}.{name}": value
+            for part, fields in parts.items()
+            for name, value in fields.items()
+        }
 
 
 def suggest(trial: Suggester) -> AttackSpec:
@@ -120,7 +123,9 @@ def suggest(trial: Suggester) -> AttackSpec:
         "loss.smoothness": trial.suggest_float("loss.smoothness", 1e-5, 1e-1, log=True),
         "optimizer.name": trial.suggest_categorical("optimizer.name", ("adam", "momentum")),
         "optimizer.lr": trial.suggest_float("optimizer.lr", 3e-4, 1e-1, log=True),
-        "optimizer.schedule": trial.suggest_categorical("optimizer.schedule", ("cosine", "constant")),
+        "optimizer.schedule": trial.suggest_categorical(
+            "optimizer.schedule", ("cosine", "constant")
+        ),
         "batch.size": trial.suggest_categorical("batch.size", (16, 32, 64)),
         "augment.flip": trial.suggest_categorical("augment.flip", (True, False)),
         "augment.diversity": trial.suggest_float("augment.diversity", 0.0, 0.7),

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from models import weights
 from models.classifiers import Classifier, build, freeze
-from objectives.classifier import ClassifierSpec, train_classifier
 from objectives.boosters import flip
+from objectives.classifier import ClassifierSpec, train_classifier
 from objectives.data import DataSet
 from objectives.evaluation import logits_of
 from study.errors import UsageError
@@ -40,7 +40,9 @@ def parse_target(text: str) -> tuple[str, int]:
     if not at:
         return text, _DEFAULT_SEED
     if not seed.isdigit():
-        raise UsageError(f"classifier {text!r}: {seed!r} after @ is no seed; allowed: an integer >= 0")
+        raise UsageError(
+            f"classifier {text!r}: {seed!r} after @ is no seed; allowed: an integer >= 0"
+        )
     return name, int(seed)
 
 
@@ -101,7 +103,8 @@ class CleanLogits:
             images = flip(self._images[indexes[new]], flipped[new])
             self._logits[side[new], indexes[new]] = logits_of(self._target, images)
             self._known[side[new], indexes[new]] = True
-        return self._logits[side, indexes]
+        logits: NDArray[np.floating] = self._logits[side, indexes]
+        return logits
 
 
 def check_disjoint(sets: Mapping[str, Sequence[str]]) -> None:
@@ -163,4 +166,6 @@ def _path(text: str, data: DataSet, images: int) -> Path:
 def _source_digest(name: str) -> str:
     """A user's own file may change under the same name."""
     place = Path(name.rpartition(":")[0])
-    return sha256(place.read_bytes()).hexdigest() if place.suffix == ".py" and place.is_file() else ""
+    return (
+        sha256(place.read_bytes()).hexdigest() if place.suffix == ".py" and place.is_file() else ""
+    )

@@ -23,11 +23,16 @@ class Recipe(Protocol):
     """How parameters are updated: the fields of `objectives.spec.OptimizerSpec`."""
 
     @property
-    def name(self) -> Literal["adam", "momentum"]: ...
+    def name(self) -> Literal["adam", "momentum"]:
+        """Which optimiser."""
+
     @property
-    def lr(self) -> float: ...
+    def lr(self) -> float:
+        """Learning rate at the start."""
+
     @property
-    def schedule(self) -> Literal["constant", "cosine"]: ...
+    def schedule(self) -> Literal["constant", "cosine"]:
+        """How the rate changes over the budget."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,9 @@ def fit(
         UsageError: fewer images per update than ranks.
     """
     if batch < world.size:
-        raise UsageError(f"batch.size is {batch}, and there are {world.size} ranks; allowed: at least one each")
+        raise UsageError(
+            f"batch.size is {batch}, and there are {world.size} ranks; allowed: at least one each"
+        )
     optimizer = _optimizer(recipe, model, world)
     for step, indexes in enumerate(_order(count, math.ceil(images / batch), batch, seed)):
         world.check("step")

@@ -36,7 +36,7 @@ def jigsaw() -> None:
     \b
     jigsaw create my-study
     mpiexec -n 2 python -m study.worker --study my-study --n-trials 20
-    jigsaw best my-study --package best/
+    jigsaw package my-study best/
     jigsaw attack best/ photos/ adversarial/ 8
     """
 
@@ -61,19 +61,42 @@ def run(arguments: list[str], command: click.Command = jigsaw, *, quiet: bool = 
     except JigsawError as error:
         if not quiet:
             click.echo(f"jigsaw: {error}", err=True)
-        return 2 if isinstance(error, UsageError) else 130 if isinstance(error, TrialInterrupted) else 1
+        return (
+            2
+            if isinstance(error, UsageError)
+            else 130
+            if isinstance(error, TrialInterrupted)
+            else 1
+        )
+
+
+_CONDITIONS = (
+    click.option(
+        "--objective",
+        metavar="NAME",
+        help=f"package.module:Name or path/to/file.py:Name.  [default: {DEFAULT_OBJECTIVE}]",
+    ),
+    click.option(
+        "--sampler",
+        metavar="NAME:K=V,..",
+        help="tpe, random, cmaes, qmc or gp, with arguments.  [default: tpe]",
+    ),
+    click.option(
+        "--pruner",
+        metavar="NAME:K=V,..",
+        help="median, percentile, halving, hyperband, threshold, none.  [default: median]",
+    ),
+    click.option(
+        "--seed",
+        type=click.IntRange(0, 2**31 - 1),
+        help="Seed of the whole study.  [default: 0]",
+    ),
+)
 
 
 def study_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that are conditions of a study."""
-    for option in reversed(
-        [
-            click.option("--objective", metavar="NAME", help=f"package.module:Name or path/to/file.py:Name.  [default: {DEFAULT_OBJECTIVE}]"),
-            click.option("--sampler", metavar="NAME:K=V,..", help="tpe, random, cmaes, qmc or gp, with arguments.  [default: tpe]"),
-            click.option("--pruner", metavar="NAME:K=V,..", help="median, percentile, halving, hyperband, threshold or none; steps are images seen.  [default: median]"),
-            click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Seed of the whole study.  [default: 0]"),
-        ]
-    ):  # fmt: skip
+    for option in reversed(_CONDITIONS):
         function = option(function)
     return function
 
@@ -82,11 +105,34 @@ def study_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @study_argument
 @storage_option
 @study_options
-@click.option("--fix", "fixed", multiple=True, metavar="NAME=VALUE", help="Narrow a parameter to one value; repeatable.")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A condition of the objective, such as data=digits or epsilons=4,8; repeatable. See `jigsaw space --settings`.")
-@click.option("--artifacts", type=click.Path(file_okay=False), help="Folder for what trials leave.  [default: artifacts/ beside the SQLite file]")
+@click.option(
+    "--fix",
+    "fixed",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Narrow a parameter to one value; repeatable.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A condition of the objective, such as data=digits; repeatable. See `jigsaw space --settings`.",
+)
+@click.option(
+    "--artifacts",
+    type=click.Path(file_okay=False),
+    help="Folder for what trials leave.  [default: beside the SQLite file]",
+)
 @click.option("--exist-ok", is_flag=True, help="Do nothing when the study is there already.")
-def create(study: str, storage: str, fixed: tuple[str, ...], settings: tuple[str, ...], exist_ok: bool, **given: Any) -> None:  # fmt: skip
+def create(
+    study: str,
+    storage: str,
+    fixed: tuple[str, ...],
+    settings: tuple[str, ...],
+    exist_ok: bool,
+    **given: Any,
+) -> None:
     """Create STUDY: an objective, its conditions, and its default spec queued as trial 0."""
     from study.search.studies import create_study, study_names
 
@@ -109,12 +155,46 @@ def create(study: str, storage: str, fixed: tuple[str, ...], settings: tuple[str
 @click.option("--study", "name", help="The study, for `python -m study.worker --study NAME`.")
 @storage_option
 @study_options
-@click.option("--n-trials", type=click.IntRange(1), help="Trials this worker runs.  [default: no limit]")
-@click.option("--total-trials", type=click.IntRange(1), help="Stop when the study has as many complete and pruned trials.  [default: no limit]")
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Begin no trial after so long.  [default: no limit]")
-@click.option("--max-failures", type=click.IntRange(1), default=5, show_default=True, help="Give up after so many failed trials in a row.")
-@click.option("--hang-timeout", type=click.FloatRange(0, min_open=True), default=600.0, show_default=True, metavar="SECONDS", help="End the job when a rank waits so long for the others.")
-def worker(study: str | None, name: str | None, storage: str, n_trials: int | None, total_trials: int | None, timeout: float | None, max_failures: int, hang_timeout: float, **wanted: Any) -> int:  # fmt: skip
+@click.option(
+    "--n-trials", type=click.IntRange(1), help="Trials this worker runs.  [default: no limit]"
+)
+@click.option(
+    "--total-trials",
+    type=click.IntRange(1),
+    help="Stop when the study has as many complete and pruned trials.  [default: no limit]",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Begin no trial after so long.  [default: no limit]",
+)
+@click.option(
+    "--max-failures",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Give up after so many failed trials in a row.",
+)
+@click.option(
+    "--hang-timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="End the job when a rank waits so long for the others.",
+)
+def worker(
+    study: str | None,
+    name: str | None,
+    storage: str,
+    n_trials: int | None,
+    total_trials: int | None,
+    timeout: float | None,
+    max_failures: int,
+    hang_timeout: float,
+    **wanted: Any,
+) -> int:
     """Run trials of STUDY, on every rank of the MPI job it is started in.
 
     \b
@@ -153,7 +233,9 @@ def status(study: str | None, storage: str, form: Any) -> None:
 @study_argument
 @storage_option
 @form_option
-@click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="How many trials to show.")
+@click.option(
+    "--top", type=click.IntRange(1), default=10, show_default=True, help="How many trials to show."
+)
 def best(study: str, storage: str, form: Any, top: int) -> None:
     """Show the best complete trials of STUDY, best first."""
     from study.search.studies import load_study
@@ -167,7 +249,14 @@ def best(study: str, storage: str, form: Any, top: int) -> None:
 @study_argument
 @storage_option
 @click.option("--curves", is_flag=True, help="The learning curves instead of the trials.")
-@click.option("--format", "form", type=click.Choice(["csv", "json", "table"]), default="csv", show_default=True, help="How results are printed.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "json", "table"]),
+    default="csv",
+    show_default=True,
+    help="How results are printed.",
+)
 def export(study: str, storage: str, curves: bool, form: Any) -> None:
     """Print every trial of STUDY, or every point of its curves, for another program."""
     from study.search.frames import curves_frame, trials_frame
@@ -182,7 +271,11 @@ def export(study: str, storage: str, curves: bool, form: Any) -> None:
 @study_argument
 @storage_option
 @click.argument("values", nargs=-1, metavar="[NAME=VALUE]...")
-@click.option("--spec", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A JSON file of parameters: {\"loss.name\": \"margin\"}.")
+@click.option(
+    "--spec",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help='A JSON file of parameters: {"loss.name": "margin"}.',
+)
 def enqueue(study: str, storage: str, values: tuple[str, ...], spec: Path | None) -> None:
     """Queue a point of STUDY's search space; what is left out takes the objective's default."""
     from study.search.studies import conditions_of, load_study
@@ -191,7 +284,9 @@ def enqueue(study: str, storage: str, values: tuple[str, ...], spec: Path | None
     loaded = load_study(storage, study)
     conditions = conditions_of(loaded)
     if conditions is None:
-        raise UsageError(f"study {study!r} names no objective yet; run `jigsaw worker {study} --objective NAME` once")
+        raise UsageError(
+            f"study {study!r} names no objective yet; run `jigsaw worker {study} --objective NAME` once"
+        )
     point = _read_point(spec) | dict(_pair(text) for text in values)
     queue(loaded, load_objective(conditions.objective, conditions.settings), point)
     click.echo(f"queued in {study}", err=True)
@@ -201,17 +296,40 @@ def enqueue(study: str, storage: str, values: tuple[str, ...], spec: Path | None
 @click.argument("study", required=False)
 @storage_option
 @form_option
-@click.option("--objective", metavar="NAME", default=DEFAULT_OBJECTIVE, show_default=True, help="Whose space, when no STUDY is named.")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A condition of that objective; repeatable.")
-@click.option("--settings", "only_settings", is_flag=True, help="Print the objective's conditions instead.")
-def space(study: str | None, storage: str, form: Any, objective: str, settings: tuple[str, ...], only_settings: bool) -> None:  # fmt: skip
+@click.option(
+    "--objective",
+    metavar="NAME",
+    default=DEFAULT_OBJECTIVE,
+    show_default=True,
+    help="Whose space, when no STUDY is named.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A condition of that objective; repeatable.",
+)
+@click.option(
+    "--settings", "only_settings", is_flag=True, help="Print the objective's conditions instead."
+)
+def space(
+    study: str | None,
+    storage: str,
+    form: Any,
+    objective: str,
+    settings: tuple[str, ...],
+    only_settings: bool,
+) -> None:
     """Print the search space of STUDY, or of an objective, as a tree."""
     import pandas as pd
 
     from study.space import describe
     from study.tables import show
 
-    found = _objective_of(storage, study) if study else load_objective(objective, _settings(settings))
+    found = (
+        _objective_of(storage, study) if study else load_objective(objective, _settings(settings))
+    )
     if only_settings:
         click.echo(json.dumps(found.settings, indent=1))
     elif form == "table":
@@ -280,7 +398,9 @@ def _read_point(path: Path | None) -> dict[str, Any]:
         return {}
     point = _json(str(path), path.read_text())
     if not isinstance(point, dict):
-        raise UsageError(f"spec file {str(path)!r} holds {type(point).__name__}; expected an object of parameters")
+        raise UsageError(
+            f"spec file {str(path)!r} holds {type(point).__name__}; expected an object of parameters"
+        )
     return point
 
 
@@ -299,5 +419,3 @@ def _print_tree(objective: Objective) -> None:
             branches[when] = root.add(Text(f"when {when}"))
         branches[when].add(Text(f"{domain.name}: {domain}"))
     Console(file=sys.stdout).print(root)
-
-

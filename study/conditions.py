@@ -65,7 +65,9 @@ def parse_name(text: str, what: str) -> tuple[str, dict[str, Scalar]]:
     for part in filter(None, rest.split(",")):
         key, equals, value = part.partition("=")
         if not equals:
-            raise UsageError(f"{what} {text!r}: {part!r} is not key=value; expected name:key=value,...")
+            raise UsageError(
+                f"{what} {text!r}: {part!r} is not key=value; expected name:key=value,..."
+            )
         arguments[key.strip()] = parse_scalar(value.strip())
     return name, arguments
 

@@ -49,7 +49,9 @@ class CurveWriter:
         """Remember the numbers of one step; a key reported twice at a step keeps its first value."""
         now = time.monotonic()
         for key, value in logs.items():
-            self._rows.setdefault((key, step), _row(self._uid, key, step, value, now - self._started))
+            self._rows.setdefault(
+                (key, step), _row(self._uid, key, step, value, now - self._started)
+            )
         if now - self._written >= self._every:
             self.flush()
 
@@ -62,7 +64,9 @@ class CurveWriter:
             self._rows.clear()
 
 
-def read_curves(engine: Engine, uids: Sequence[str], keys: Sequence[str] | None = None) -> pd.DataFrame:
+def read_curves(
+    engine: Engine, uids: Sequence[str], keys: Sequence[str] | None = None
+) -> pd.DataFrame:
     """Return curves as rows `uid, key, step, value, seconds`, ordered by all of them.
 
     Args:

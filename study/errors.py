@@ -1,11 +1,11 @@
 """Every exception Jigsaw raises on purpose.
 
-    JigsawError
-    |- UsageError            the user gave something that cannot be: one sentence, exit code 2
-    |  `- DataError          a file or data set is missing, truncated, wrongly shaped or mislabelled
-    |- TrialPruned           the pruner's verdict, raised on every rank at the same report
-    |- TrialFailed           at least one rank raised; every rank leaves the trial with this
-    `- TrialInterrupted      Ctrl-C or SIGTERM reached a rank; every rank leaves with this
+JigsawError
+|- UsageError            the user gave something that cannot be: one sentence, exit code 2
+|  `- DataError          a file or data set is missing, truncated, wrongly shaped or mislabelled
+|- TrialPruned           the pruner's verdict, raised on every rank at the same report
+|- TrialFailed           at least one rank raised; every rank leaves the trial with this
+`- TrialInterrupted      Ctrl-C or SIGTERM reached a rank; every rank leaves with this
 """
 
 

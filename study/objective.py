@@ -96,7 +96,9 @@ def load_objective(name: str, settings: Mapping[str, Any]) -> Objective:
     """
     found = resolve(name, "objective")
     if not (isinstance(found, type) and issubclass(found, Objective)):
-        raise UsageError(f"objective {name!r} is {found!r}, not a subclass of study.objective.Objective")
+        raise UsageError(
+            f"objective {name!r} is {found!r}, not a subclass of study.objective.Objective"
+        )
     try:
         return found(**settings)
     except ValidationError as error:

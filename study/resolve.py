@@ -25,9 +25,7 @@ def resolve(text: str, what: str) -> Any:
     """
     place, colon, name = text.rpartition(":")
     if not colon or not place or not name:
-        raise UsageError(
-            f"{what} {text!r}: expected package.module:Name or path/to/file.py:Name"
-        )
+        raise UsageError(f"{what} {text!r}: expected package.module:Name or path/to/file.py:Name")
     module = _from_file(Path(place), what) if place.endswith(".py") else _from_name(place, what)
     try:
         return getattr(module, name)
@@ -39,7 +37,7 @@ def resolve(text: str, what: str) -> Any:
 def _from_name(place: str, what: str) -> ModuleType:
     try:
         return importlib.import_module(place)
-    except ModuleNotFoundError as error:
+    except (ImportError, TypeError, ValueError) as error:
         raise UsageError(f"{what} module {place!r} cannot be imported: {error}") from error
 
 
@@ -51,7 +49,8 @@ def _from_file(path: Path, what: str) -> ModuleType:
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None  # noqa: S101  a .py path always has both
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{what} file {str(path)!r} cannot be imported as Python")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

@@ -22,7 +22,9 @@ class Suggester(Protocol):
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """Return one of `choices`."""
 
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
         """Return an integer in [low, high]."""
 
     def suggest_float(
@@ -74,7 +76,9 @@ class Given:
         """Return the given value if it is one of `choices`."""
         return self._answer(Domain(name, choices=tuple(choices)))
 
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> Any:
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> Any:
         """Return the given integer if it lies in [low, high]."""
         return self._answer(Domain(name, None, low, high, step, log))
 

@@ -86,7 +86,7 @@ def _guarded(job: Job, objective: Objective, world: World, record: Record | None
         raise
     except (TrialFailed, TrialInterrupted):
         raise
-    except BaseException as error:  # noqa: BLE001  whatever it is, the others must hear of it
+    except BaseException as error:
         world.fail(error)
     return Outcome("complete", result if isinstance(result, Result) else Result(float(result)))
 

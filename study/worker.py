@@ -8,7 +8,6 @@ before or outside MPI would leave the others waiting.
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from study.errors import TrialInterrupted
 from study.objective import Objective, load_objective
 from study.trial import Job, Outcome, run_trial
-from study.world import World, mpi_world
+from study.world import World
 
 if TYPE_CHECKING:
     from study.search.session import Session
@@ -95,7 +94,9 @@ def run_worker(world: World, plan: Plan, progress: Progress | None = None) -> Ta
 
     with world.signals():
         name, settings = world.lead(join)
-        objective = session.objective if session else world.together(lambda: load_objective(name, settings))
+        objective = (
+            session.objective if session else world.together(lambda: load_objective(name, settings))
+        )
         if session is None:
             progress = _silent
         else:
@@ -173,18 +174,12 @@ def _join(plan: Plan) -> "Session":
     return open_session(plan.storage, plan.study, plan.wanted)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run `jigsaw worker` as a rank of an MPI job, ending the job when this rank cannot go on."""
-    world = mpi_world()
-    try:
-        from study.commands import run
+def main() -> None:
+    """Run `jigsaw worker` as a rank of an MPI job."""
+    from study.commands import jigsaw
+    from study.launch import launch
 
-        given = sys.argv[1:] if arguments is None else arguments
-        code = run(["worker", *given], quiet=world.rank != 0)
-    except BaseException:  # noqa: BLE001  an unknown fault on one rank must not leave the others waiting
-        traceback.print_exc()
-        world.abort(f"rank {world.rank} cannot go on")
-    sys.exit(code)
+    launch(["worker", *sys.argv[1:]], jigsaw)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 from zlib import crc32
 
 import numpy as np
@@ -84,9 +84,10 @@ class World:
         self.before_abort: Callable[[str], None] = lambda reason: None
         self.comm = None if comm is None else GuardedComm(comm, self)
 
-    def bcast(self, value: T | None = None) -> T:
+    def bcast(self, value: T) -> T:
         """Return rank 0's `value` on every rank."""
-        return value if self.comm is None else self.comm.bcast(value)  # type: ignore[no-any-return,return-value]
+        shared: T = value if self.comm is None else self.comm.bcast(value)
+        return shared
 
     def lead(self, action: Callable[[], T]) -> T:
         """Return on every rank what `action` returns on rank 0, the only rank that does it.
@@ -101,12 +102,12 @@ class World:
                 value = action()
             except UsageError as error:
                 refusal = str(error)
-            except BaseException as error:  # noqa: BLE001  the other ranks must hear of it
+            except BaseException as error:
                 self.fail(error)
         value, refusal = self.bcast((value, refusal))
         if refusal is not None:
             raise UsageError(refusal)
-        return value  # type: ignore[return-value]
+        return cast(T, value)
 
     def together(self, action: Callable[[], T]) -> T:
         """Do something on every rank; what one rank raises becomes a failure of all.
@@ -119,13 +120,13 @@ class World:
             self.check("together")
         except (TrialFailed, TrialInterrupted):
             raise
-        except BaseException as error:  # noqa: BLE001  the other ranks must hear of it
+        except BaseException as error:
             self.fail(error)
         return value
 
     def allgather(self, value: T) -> list[T]:
         """Return every rank's `value`, in rank order, on every rank."""
-        return [value] if self.comm is None else self.comm.allgather(value)  # type: ignore[no-any-return]
+        return [value] if self.comm is None else self.comm.allgather(value)
 
     def sum(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return the elementwise sum of `array` (same shape and dtype on every rank)."""
@@ -141,7 +142,7 @@ class World:
         Only where every rank is known to come next: right after all of them left a trial together, when
         an exchange would raise the old interrupt again.
         """
-        return [value] if self._comm is None else self._comm.allgather(value)  # type: ignore[no-any-return]
+        return [value] if self._comm is None else self._comm.allgather(value)
 
     def check(self, call: str = "check") -> None:
         """Exchange one status word with every rank; the cheapest way to stop together.

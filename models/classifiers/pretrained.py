@@ -68,7 +68,11 @@ def _resnet(found: Arrays, path: str) -> Classifier:
         mean=_TORCH_MEAN,
         std=_TORCH_STD,
     )
-    names = {_chainer_name(name): array for name, array in found.items()}
+    names = {
+        _chainer_name(name): array
+        for name, array in found.items()
+        if not name.endswith(".num_batches_tracked")  # PyTorch's counter, of no use here
+    }
     return _filled(network, names, path)
 
 

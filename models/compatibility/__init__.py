@@ -26,6 +26,7 @@ from models.compatibility.repairs import (
     accept_one_element_counts,
     accept_variables_as_shapes,
     cast_unpacked_gradients,
+    fold_padding_gradients,
     refuse_pickles,
     set_daemon_by_attribute,
     silence_experimental_warnings,

@@ -3,6 +3,7 @@
 import importlib
 import sys
 import types
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,10 @@ def export_onnx(
         raise UsageError(f"opset is {opset}: allowed are {min(_NATIVE_OPSETS)} to {newest}")
     provide_onnx_mapping()
     onnx_chainer = importlib.import_module("onnx_chainer")
-    model = onnx_chainer.export(link, x, opset_version=min(opset, max(_NATIVE_OPSETS)))
+    with warnings.catch_warnings():
+        # What it warns of is refused below.
+        warnings.filterwarnings("ignore", message="`resize_images` is mapped")
+        model = onnx_chainer.export(link, x, opset_version=min(opset, max(_NATIVE_OPSETS)))
     _refuse_wrong_operators(model)
     if opset not in _NATIVE_OPSETS:
         model = onnx.version_converter.convert_version(model, opset)

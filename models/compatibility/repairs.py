@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from study.errors import DataError
+from study.errors import DataError, UsageError
 
 __all__ = [
     "accept_one_element_counts",
     "accept_variables_as_shapes",
     "cast_unpacked_gradients",
+    "fold_padding_gradients",
     "refuse_pickles",
     "set_daemon_by_attribute",
     "silence_experimental_warnings",
@@ -36,6 +37,43 @@ def accept_variables_as_shapes() -> None:
         set_cover_all(self, getattr(x, "shape", x), getattr(W, "shape", W))
 
     module.Deconvolution2DFunction._set_cover_all = of_shapes
+
+
+# Modes in which every padded value is a fixed weighted sum of the values inside.
+_LINEAR_PADDINGS = ("edge", "mean", "reflect", "symmetric", "wrap")
+
+
+def fold_padding_gradients() -> None:
+    """Give F.pad its true gradient in modes other than "constant".
+
+    Chainer crops the gradient of the padded array in every mode, which loses what the border owes
+    to the values it was copied from: with reflection, silently, a tenth of the gradient and more.
+    """
+    pad = _module("chainer.functions.array.pad").Pad
+    crop = pad.backward
+
+    def backward(self: Any, indexes: Any, grad_outputs: Any) -> Any:
+        if self.mode == "constant":
+            return crop(self, indexes, grad_outputs)
+        if self.mode not in _LINEAR_PADDINGS:
+            allowed = ", ".join(("constant", *_LINEAR_PADDINGS))
+            raise UsageError(f"F.pad of mode {self.mode!r} has no gradient: allowed are {allowed}")
+        return (_fold(grad_outputs[0], self),)
+
+    pad.backward = backward
+
+
+def _fold(gy: Any, pad: Any) -> Any:
+    """Transpose `pad`, one axis at a time: an axis is padded by a matrix, which pads the identity."""
+    functions = _module("chainer.functions")
+    shape = pad.inputs[0].shape
+    widths = np.broadcast_to(pad.pad_bw, (len(shape), 2))
+    for axis, (size, width) in enumerate(zip(shape, widths, strict=True)):
+        if width.any():
+            matrix = np.pad(np.eye(size), [(0, 0), tuple(width)], pad.mode, **pad.keywords)
+            weights = gy.xp.asarray(matrix, dtype=gy.dtype)
+            gy = functions.moveaxis(functions.tensordot(gy, weights, (axis, 1)), -1, axis)
+    return gy
 
 
 def refuse_pickles() -> None:
@@ -91,7 +129,7 @@ def cast_unpacked_gradients() -> None:
     module.unpack_params = _unpack_params
 
 
-def _unpack_params(  # noqa: PLR0917 (ChainerMN passes them by position)
+def _unpack_params(
     params: Sequence[Any],
     attr_name: str,
     buffer: Any,
@@ -104,10 +142,11 @@ def _unpack_params(  # noqa: PLR0917 (ChainerMN passes them by position)
         if attr_name == "grad" and param.grad is None and zero_fill:
             param.grad = param.xp.empty_like(param.data)
         kept = getattr(param, attr_name)
-        received = kept if kept.dtype == transfer_dtype else kept.astype(transfer_dtype)
+        same = kept.dtype == transfer_dtype
+        received = kept if same else param.xp.empty_like(kept, dtype=transfer_dtype)
         buffer.to_device(received, received.nbytes, offset, stream)
         offset += received.nbytes
-        if received is not kept:
+        if not same:
             kept[...] = received.astype(kept.dtype)
 
 

@@ -85,7 +85,7 @@ def provide_pkg_resources() -> None:
     from `importlib.metadata`; it stays, because `chainer.testing` and `chainer.gradient_check`
     import it too.
     """
-    if "pkg_resources" in sys.modules:
+    if sys.modules.get("pkg_resources") is not None:
         return
     if importlib.util.find_spec("pkg_resources") is None:
         sys.modules["pkg_resources"] = _pkg_resources_stand_in()

@@ -15,7 +15,9 @@ __all__ = ["GENERATORS", "Arch", "AttackNetwork", "Epsilons", "Generator", "buil
 
 
 def _discover() -> dict[str, Generator]:
-    modules = (importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__))
+    modules = (
+        importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)
+    )
     found = [m.GENERATOR for m in modules if hasattr(m, "GENERATOR")]
     return {generator.name: generator for generator in sorted(found, key=lambda g: g.order)}
 
@@ -33,7 +35,7 @@ def parse_arch(fields: Any) -> Arch:
     if isinstance(fields, Arch):
         return fields
     name = fields.get("name") if isinstance(fields, Mapping) else None
-    if name not in GENERATORS:
+    if not isinstance(name, str) or name not in GENERATORS:
         raise UsageError(f"arch.name is {name!r}; allowed: {', '.join(GENERATORS)}")
     return GENERATORS[name].arch.model_validate(fields)
 

@@ -53,7 +53,9 @@ class Epsilons(BaseModel):
 
     def nearest(self, epsilon: NDArray[np.integer]) -> NDArray[np.intp]:
         """Return the index of the budget nearest to each `epsilon`, the smaller of two as near."""
-        return np.abs(np.asarray(self.values)[None] - np.asarray(epsilon)[:, None]).argmin(axis=1)
+        distance = np.abs(np.asarray(self.values)[None] - np.asarray(epsilon)[:, None])
+        nearest: NDArray[np.intp] = distance.argmin(axis=1)
+        return nearest
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,9 @@ class AttackNetwork(chainer.Chain):  # type: ignore[misc]
             self.head_w = chainer.Parameter(initial, (heads, channels, features))
             self.head_b = chainer.Parameter(0, (heads, channels, 1))
 
-    def forward(self, images: NDArray[np.floating], epsilon: NDArray[np.integer]) -> chainer.Variable:
+    def forward(
+        self, images: NDArray[np.floating], epsilon: NDArray[np.integer]
+    ) -> chainer.Variable:
         """Attack images in one pass.
 
         Args:
@@ -131,7 +135,9 @@ class AttackNetwork(chainer.Chain):  # type: ignore[misc]
             adversarial images, float (N, C, H, W) in [0, 1], not rounded.
         """
         budget = np.asarray(epsilon, dtype=images.dtype)[:, None, None, None] / 255
-        return F.clip(images + self._to_device(budget) * self.perturbation(images, epsilon), 0.0, 1.0)
+        return F.clip(
+            images + self._to_device(budget) * self.perturbation(images, epsilon), 0.0, 1.0
+        )
 
     def perturbation(
         self, images: NDArray[np.floating], epsilon: NDArray[np.integer]
@@ -139,7 +145,11 @@ class AttackNetwork(chainer.Chain):  # type: ignore[misc]
         """Return p(x, epsilon) in [-1, 1], shaped like `images`."""
         n, c, h, w = images.shape
         features = self.trunk(self._padded(images))[:, :, :h, :w]
-        head = self.epsilons.nearest(epsilon) if self.epsilons.mode == "heads" else np.zeros(n, np.intp)
+        head = (
+            self.epsilons.nearest(epsilon)
+            if self.epsilons.mode == "heads"
+            else np.zeros(n, np.intp)
+        )
         weight, bias = F.get_item(self.head_w, head), F.get_item(self.head_b, head)
         # One small matrix per image: only the head of the image's own budget is computed.
         flat = F.matmul(weight, F.reshape(features, (n, features.shape[1], h * w)))

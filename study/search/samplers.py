@@ -52,7 +52,10 @@ def build_sampler(conditions: Conditions) -> BaseSampler:
         with warnings.catch_warnings():
             # `group` has warned as experimental since Optuna 2.8; conditional spaces need it.
             warnings.simplefilter("ignore", ExperimentalWarning)
-            return _call(kind, {**arguments, "seed": seed}, conditions.sampler, "sampler")
+            made: BaseSampler = _call(
+                kind, {**arguments, "seed": seed}, conditions.sampler, "sampler"
+            )
+            return made
 
     sampler: BaseSampler = _SeededByTrial(make, conditions.seed)
     if conditions.fixed:
@@ -69,7 +72,8 @@ def build_pruner(conditions: Conditions) -> BasePruner:
         UsageError: unknown name or arguments.
     """
     kind, arguments = _find(conditions.pruner, "pruner", PRUNERS)
-    return _call(kind, arguments, conditions.pruner, "pruner")
+    pruner: BasePruner = _call(kind, arguments, conditions.pruner, "pruner")
+    return pruner
 
 
 def seed_of(*parts: object) -> int:

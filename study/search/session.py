@@ -4,8 +4,8 @@ import os
 import socket
 import uuid
 from collections.abc import Mapping
-from tempfile import TemporaryDirectory
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import optuna
@@ -139,7 +139,9 @@ class Session:
             raise RuntimeError("no trial is running")
         return self._trial, self._curves
 
-    def _tell(self, state: TrialState, attributes: Mapping[str, Any], value: float | None = None) -> None:
+    def _tell(
+        self, state: TrialState, attributes: Mapping[str, Any], value: float | None = None
+    ) -> None:
         trial = cast(Trial, self._trial)
         for key, item in attributes.items():
             trial.set_user_attr(key, item)

@@ -14,7 +14,11 @@ from study.errors import UsageError
 __all__ = ["open_storage", "printable"]
 
 # The drivers of our extras, for URLs that name only the database.
-_DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mysql+pymysql"}
+_DRIVERS = {
+    "postgresql": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mysql+pymysql",
+}
 _BUSY_SECONDS = 60
 
 
@@ -43,9 +47,7 @@ def open_storage(url: str, *, create: bool = False) -> RDBStorage:
     sqlite = parsed.get_backend_name() == "sqlite"
     if sqlite:
         _check_file(parsed, create)
-    options = (
-        {"connect_args": {"timeout": _BUSY_SECONDS}} if sqlite else {"pool_pre_ping": True}
-    )
+    options = {"connect_args": {"timeout": _BUSY_SECONDS}} if sqlite else {"pool_pre_ping": True}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         storage = RDBStorage(parsed.render_as_string(hide_password=False), engine_kwargs=options)
@@ -56,7 +58,9 @@ def open_storage(url: str, *, create: bool = False) -> RDBStorage:
             f"storage {printable(url)!r} needs the driver {error.name!r}: pip install 'jigsaw[postgres]' or 'jigsaw[mysql]'"
         ) from None
     except (SQLAlchemyError, ImportError) as error:
-        raise UsageError(f"storage {printable(url)!r} cannot be opened: {_first_line(error)}") from None
+        raise UsageError(
+            f"storage {printable(url)!r} cannot be opened: {_first_line(error)}"
+        ) from None
     return storage
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
 from optuna.study import Study
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from study.conditions import Conditions
 from study.errors import UsageError
@@ -22,8 +22,10 @@ __all__ = [
     "conditions_of",
     "create_study",
     "enqueue",
+    "find_trial",
     "finished",
     "load_study",
+    "record_retrained",
     "remember",
     "study_names",
 ]
@@ -94,7 +96,7 @@ def remember(study: Study, conditions: Conditions, objective: Objective, url: st
             f"study {study.study_name!r} has directions {directions}, and {conditions.objective} needs "
             f"[{objective.direction!r}]: optuna create-study --direction {objective.direction}"
         )
-    folder = conditions.artifacts or str(artifact_folder(url, study.study_name))
+    folder = conditions.artifacts or str(artifact_folder(url))
     kept = conditions.model_copy(update={"settings": objective.settings, "artifacts": folder})
     for key, value in kept.model_dump(mode="json").items():
         study.set_user_attr(key, value)
@@ -107,12 +109,16 @@ def remember(study: Study, conditions: Conditions, objective: Objective, url: st
     return kept
 
 
-def artifact_folder(url: str, name: str) -> Path:
+def artifact_folder(url: str) -> Path:
     """Return where trials leave files by default: beside a SQLite file, else under `runs/`."""
     from sqlalchemy import make_url
 
     parsed = make_url(url)
-    beside = Path(parsed.database or "").parent if parsed.get_backend_name() == "sqlite" else Path("runs")
+    beside = (
+        Path(parsed.database or "").parent
+        if parsed.get_backend_name() == "sqlite"
+        else Path("runs")
+    )
     return (beside / "artifacts").absolute()
 
 
@@ -134,6 +140,56 @@ def enqueue(study: Study, objective: Objective, values: Mapping[str, Scalar]) ->
 def finished(study: Study) -> int:
     """Count trials that count toward a study's total: complete and pruned ones."""
     return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
+
+
+def find_trial(study: Study, which: str) -> FrozenTrial:
+    """Return a complete trial by its number, or the best one.
+
+    Args:
+        study: the study.
+        which: `best`, or a trial's number.
+
+    Raises:
+        UsageError: there is no such trial, or it is not complete.
+    """
+    complete = {
+        t.number: t for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    }
+    if not complete:
+        raise UsageError(f"study {study.study_name!r} has no complete trial yet")
+    if which == "best":
+        return complete[study.best_trial.number]
+    if not which.isdigit() or int(which) not in complete:
+        near = ", ".join(map(str, sorted(complete)[:20]))
+        raise UsageError(
+            f"trial {which!r} of {study.study_name!r}: allowed: best, or a complete one: {near}"
+        )
+    return complete[int(which)]
+
+
+def record_retrained(
+    url: str, name: str, params: Mapping[str, Scalar], value: float, record: Mapping[str, Any]
+) -> None:
+    """Record a spec that was trained again, in the study `NAME/retrained`, where no sampler looks.
+
+    Args:
+        url: the database.
+        name: the study the spec comes from.
+        params: the spec's parameters.
+        value: its value after retraining.
+        record: how it was made; kept as attributes.
+    """
+    origin = load_study(url, name)
+    beside = optuna.create_study(
+        storage=origin._storage, study_name=f"{name}/retrained", direction=origin.directions[0],
+        load_if_exists=True,
+    )  # fmt: skip
+    kept = {key: item for key, item in params.items() if isinstance(item, bool | int | float | str)}
+    beside.add_trial(
+        optuna.trial.create_trial(
+            value=value, user_attrs={**record, "params": kept}, state=TrialState.COMPLETE
+        )
+    )
 
 
 def study_names(url: str) -> list[str]:

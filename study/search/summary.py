@@ -8,7 +8,7 @@ from optuna.trial import TrialState
 
 from study.search.frames import trials_frame
 
-__all__ = ["best_trials", "summary"]
+__all__ = ["best_trials", "summary", "time_by_state"]
 
 
 def summary(study: Study) -> dict[str, Any]:
@@ -35,3 +35,10 @@ def best_trials(study: Study, top: int) -> pd.DataFrame:
     names = sorted({name for t in study.get_trials(deepcopy=False) for name in t.params})
     columns = [c for c in ["number", "value", "seconds", *names] if c in frame.columns]
     return frame.sort_values("value", ascending=ascending, ignore_index=True)[columns].head(top)
+
+
+def time_by_state(study: Study) -> pd.DataFrame:
+    """Return where the time went: rows `state, trials, seconds, share`."""
+    frame = trials_frame(study)
+    rows = frame.groupby("state")["seconds"].agg(trials="size", seconds="sum").reset_index()
+    return rows.assign(share=rows["seconds"] / max(rows["seconds"].sum(), 1e-9))

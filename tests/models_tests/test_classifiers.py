@@ -256,6 +256,11 @@ def test_copies_of_a_frozen_classifier_are_frozen(duplicate) -> None:
     assert all(parameter.grad is None for parameter in classifier.params())
 
 
+def test_a_frozen_classifier_has_nothing_to_differentiate_in_plain_arrays() -> None:
+    assert make()(images()).requires_grad
+    assert not freeze(make())(images()).requires_grad
+
+
 def test_a_classifier_that_is_not_frozen_still_trains() -> None:
     classifier, frozen = make(), freeze(make())
     frozen(images())
@@ -307,6 +312,17 @@ def test_depthwise_equals_chainers() -> None:
     x, W = images(5, 9), np.random.RandomState(1).rand(5, 1, 3, 3).astype(np.float32)
     expected = F.depthwise_convolution_2d(x, W.transpose(1, 0, 2, 3), stride=2, pad=1)
     np.testing.assert_allclose(depthwise(x, W, 2).array, expected.array, rtol=1e-5)
+
+
+def test_depthwise_computes_no_gradient_that_nobody_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, W = chainer.Variable(images(2, 5)), np.ones((2, 1, 3, 3), np.float32)
+    monkeypatch.setattr(
+        "models.classifiers.depthwise._Depthwise._weights", lambda *_: pytest.fail("not asked for")
+    )
+    F.sum(depthwise(x, W)).backward()
+    assert x.grad is not None
 
 
 def test_depthwise_refuses_a_second_derivative() -> None:
@@ -379,7 +395,7 @@ def test_gradients_pass_through_resizing() -> None:
 
 
 class Own(chainer.Chain):
-    def __init__(self, *, channels: int, classes: int, seed: int, size: int) -> None:  # noqa: ARG002
+    def __init__(self, *, channels: int, classes: int, seed: int, size: int) -> None:
         super().__init__()
         W = np.random.RandomState(seed).rand(classes, channels).astype(np.float32)
         with self.init_scope():

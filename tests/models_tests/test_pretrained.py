@@ -153,15 +153,21 @@ def test_npz_text_builds_it_and_resizes(
     np.testing.assert_allclose(freeze(other)(x).array, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_npz_text_of_another_problem_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("channels", "classes"), [(1, 10), (3, 7)])
+def test_npz_text_of_another_problem_is_refused(
+    channels: int, classes: int, tmp_path: Path
+) -> None:
     path = written(robust(), tmp_path)
-    message = "takes 3 channels and knows 10 classes: the data has 1 channels and 7 classes"
+    message = (
+        "takes 3 channels and knows 10 classes: "
+        f"the data has {channels} channels and {classes} classes"
+    )
     with pytest.raises(UsageError, match=rf"^classifier 'npz:.*a\.npz' {message}$"):
-        build(f"npz:{path}", channels=1, classes=7, size=32, seed=0)
+        build(f"npz:{path}", channels=channels, classes=classes, size=32, seed=0)
 
 
 def test_names_of_pytorch_reach_their_layers(tmp_path: Path) -> None:
-    found = torch_resnet(blocks=2)
+    found = torch_resnet(blocks=2) | {"bn1.num_batches_tracked": np.array(7)}
     mine = weights.arrays(load(written(found, tmp_path)))
     pairs = {
         "conv1.weight": "conv1/W",
@@ -258,10 +264,10 @@ MISFITS = {
     "squeezenet lacks": (without("conv1/W", squeezenet()), "lacks 'conv1/W'; it has"),
     "graph lacks": (without("b002", graph()), "lacks 'b002'; it has W000"),
     "graph text": (graph() | {"graph": np.array("{")}, "'graph' is no list of operations"),
-    "graph keys": (graph() | {"graph": np.array("{}")}, "'graph' is no list of operations: KeyError"),
+    "graph keys": (graph() | {"graph": np.array("{}")}, "is no list of operations: KeyError"),
     "graph operation": (broken(op="LSTM"), "operation is 'LSTM': allowed are CONV_2D, D"),
     "graph padding": (broken(pad="VALID"), "padding of CONV_2D is 'VALID': allowed is SAME"),
-    "graph tensor": (broken(**{"in": [77]}), "takes tensor 77, which nothing before it gives"),
+    "graph tensor": (broken(**{"in": [77]}), "takes tensor 77, which nothing before"),
     "graph pool": (
         graph(steps=[*STEPS[:4], {**STEPS[4], "op": "ADD"}, *STEPS[5:]]),
         "the graph does not end in AVERAGE_POOL_2D and CONV_2D",

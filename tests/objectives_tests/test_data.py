@@ -707,6 +707,13 @@ def test_even_colours_looks_at_train_only():
     assert shift == pytest.approx(55 / (60 / 12**0.5) * 10, rel=0.1)
 
 
+def test_digits_are_stretched_to_eight_bits():
+    data = load("digits")
+    values = np.unique(data.train.images)
+    assert np.array_equal(values, np.rint(np.arange(17) * 255 / 16))
+    assert {np.ptp(np.bincount(getattr(data, word).labels)) < 12 for word in SPLITS} == {True}
+
+
 def test_embedded_data_open_no_connection(monkeypatch):
     def refuse(*_args, **_kwargs):
         raise OSError("no network")

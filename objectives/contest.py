@@ -1,0 +1,101 @@
+"""Attack a folder of images as the NIPS'17 contest asked: PNG in, PNG of the same name out."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from objectives.evaluation import Attack, apply_attack
+from study.errors import DataError, UsageError
+
+__all__ = ["attack_folder", "find_images"]
+
+# Pixels per batch: 64 images of the contest's 299 x 299 would take gigabytes.
+_PIXELS = 64 * 64 * 64
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Return the PNG files of a folder by name, each checked to be a whole image.
+
+    Raises:
+        DataError: no such folder, no PNG in it, or a file is damaged.
+    """
+    if not folder.is_dir():
+        raise DataError(f"input folder {str(folder)!r} does not exist (looked in {Path.cwd()})")
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() == ".png")
+    if not found:
+        raise DataError(f"input folder {str(folder)!r} has no .png files")
+    for path in found:
+        _check(path)
+    return found
+
+
+def attack_folder(
+    attack: Attack, source: Path, into: Path, epsilon: int, *, channels: int
+) -> Iterator[Path]:
+    """Attack every PNG of `source`; yield each file of `into` when it is written.
+
+    Nothing is written before every input was found to be readable; each output appears whole.
+
+    Args:
+        attack: what is applied.
+        source: folder of PNG files of any sizes; transparency is dropped.
+        into: folder for the results, created if need be; not `source` itself.
+        epsilon: budget in 1/255 units, 0..255; |x' - x| <= epsilon holds in the files.
+        channels: 3 to read as RGB, 1 to read as grey.
+
+    Raises:
+        DataError: an input is missing or damaged.
+        UsageError: the output folder is the input folder, or epsilon is out of range.
+    """
+    if not 0 <= epsilon <= 255:
+        raise UsageError(f"epsilon is {epsilon}; allowed: 0..255, in units of 1/255")
+    paths = find_images(source)
+    if into.resolve() == source.resolve():
+        raise UsageError(f"output folder {str(into)!r} is the input folder; name another")
+    into.mkdir(parents=True, exist_ok=True)
+    for group in _batches(paths):
+        images = np.stack([_read(path, channels) for path in group])
+        for path, image in zip(group, apply_attack(attack, images, epsilon), strict=True):
+            _write(into / path.name, image)
+            yield into / path.name
+
+
+def _batches(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """Group neighbours of equal size, few enough for memory."""
+    group: list[Path] = []
+    size = (0, 0)
+    for path in paths:
+        with Image.open(path) as image:
+            same = image.size == size and (len(group) + 1) * size[0] * size[1] <= _PIXELS
+            size = image.size
+        if group and not same:
+            yield group
+            group = []
+        group.append(path)
+    yield group
+
+
+def _check(path: Path) -> None:
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise DataError(
+            f"image {str(path)!r} cannot be read: {error}; expected a whole PNG"
+        ) from None
+
+
+def _read(path: Path, channels: int) -> NDArray[np.uint8]:
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
+    return pixels.transpose(2, 0, 1) if channels == 3 else pixels[None]
+
+
+def _write(path: Path, image: NDArray[np.uint8]) -> None:
+    part = path.with_name(f".{path.name}.part")
+    pixels = image.transpose(1, 2, 0)
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(part, "PNG")
+    part.replace(path)
