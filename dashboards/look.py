@@ -1,7 +1,6 @@
 """How every chart looks: one Plotly template, colours that the colour-blind tell apart, safe labels."""
 
 import html
-from collections.abc import Mapping
 
 import plotly.graph_objects as go
 
@@ -9,7 +8,7 @@ __all__ = ["PALETTE", "STATE_COLOURS", "TEMPLATE", "blank", "figure", "label"]
 
 # Okabe and Ito (2008), "Color Universal Design"; yellow is left out: it is too pale on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-STATE_COLOURS: Mapping[str, str] = {
+STATE_COLOURS = {
     "complete": "#0072B2",
     "pruned": "#E69F00",
     "fail": "#D55E00",
@@ -31,7 +30,7 @@ _AXIS = {
 TEMPLATE = go.layout.Template(
     layout={
         "font": {"family": _FONT, "size": 13, "color": "#1f2430"},
-        "title": {"x": 0, "xanchor": "left", "xref": "paper", "font": {"size": 15}},
+        "title": {"x": 0.01, "xanchor": "left", "xref": "container", "font": {"size": 15}},
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
         "colorway": PALETTE,

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from models import weights
 from models.generators import AttackNetwork, Epsilons, build, parse_arch
 from study.errors import DataError, UsageError
+from study.objective import explain
 
 __all__ = ["Card", "load_package", "save_package"]
 
@@ -101,8 +102,8 @@ def load_package(folder: Path) -> tuple[AttackNetwork, Card]:
         card = Card.model_validate_json(path.read_bytes())
         arch = parse_arch(card.arch)
     except (ValidationError, UsageError) as error:
-        line = str(error).splitlines()[0]
-        raise DataError(f"package file {str(path)!r} is damaged: {line}") from None
+        said = explain(error) if isinstance(error, ValidationError) else error
+        raise DataError(f"package file {str(path)!r} is damaged: {said}") from None
     network = build(arch, card.epsilons, channels=card.channels, seed=0)
     weights.load(folder / "weights.npz", network)
     if weights.digest(network) != card.weights:

@@ -52,11 +52,17 @@ class AttackSettings(BaseModel):
     tune: tuple[str, ...] = Field(("plain",), min_length=1)
     report: tuple[str, ...] = Field(("mobilenet",), min_length=1)
     epsilons: tuple[int, ...] = Field((4, 8, 12, 16), min_length=1)
-    images: int = Field(2560, ge=1)
+    images: int = Field(2048, ge=1)
     tune_images: int = Field(200, ge=1)
     reports: int = Field(8, ge=1)
     classifier_images: int = Field(16000, ge=1)
     seed: int = Field(0, ge=0)
+
+    @field_validator("train", "tune", "report", "epsilons", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        """One thing is a list of one: `--set train=resnet8`."""
+        return [value] if isinstance(value, str | int) else value
 
     @field_validator("epsilons")
     @classmethod
@@ -109,6 +115,7 @@ class AttackObjective(Objective):
     def prepare(self, world: World) -> None:
         """Train the classifiers that this machine has not trained before."""
         given = self.conditions
+        self._tune_images()  # a number of images that cannot be is said before hours of training
         self._classifiers = load_targets(
             (*given.train, *given.tune), self.data, given.classifier_images, world
         )

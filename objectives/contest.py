@@ -55,6 +55,8 @@ def attack_folder(
     paths = find_images(source)
     if into.resolve() == source.resolve():
         raise UsageError(f"output folder {str(into)!r} is the input folder; name another")
+    if into.exists() and not into.is_dir():
+        raise UsageError(f"output folder {str(into)!r} is a file; name another")
     into.mkdir(parents=True, exist_ok=True)
     for group in _batches(paths):
         images = np.stack([_read(path, channels) for path in group])
@@ -82,9 +84,13 @@ def _check(path: Path) -> None:
     try:
         with Image.open(path) as image:
             image.load()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            if image.mode.startswith(("I", "F")):
+                raise ValueError(f"its pixels are of mode {image.mode}, not of 8 bits")
+    except (
+        UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError
+    ) as error:  # fmt: skip
         raise DataError(
-            f"image {str(path)!r} cannot be read: {error}; expected a whole PNG"
+            f"image {str(path)!r} cannot be read: {error}; expected a whole PNG of 8 bits per channel"
         ) from None
 
 

@@ -29,7 +29,8 @@ def logits_of(classifier: chainer.Link, images: NDArray[np.uint8]) -> NDArray[np
     parts = []
     with chainer.no_backprop_mode(), chainer.using_config("train", False):
         for start in range(0, len(images), _BATCH):
-            parts.append(classifier(to_unit(images[start : start + _BATCH])).array)
+            x = to_unit(images[start : start + _BATCH]).astype(chainer.get_dtype(), copy=False)
+            parts.append(classifier(x).array)
     return np.concatenate(parts)
 
 

@@ -37,21 +37,28 @@ def margin(
 def predicted(
     logits: chainer.Variable, clean: NDArray[np.floating], confidence: float = 0.0
 ) -> chainer.Variable:
-    """-log of the mean cross-entropy against the clean prediction.
+    """Mean of -log of the cross-entropy against the clean prediction.
 
     Source: Poursaeed et al. 2018 (GAP), sec. 2.1, the non-targeted loss. `confidence` is not used.
     """
-    return -F.log(F.softmax_cross_entropy(logits, clean.argmax(axis=1).astype(np.int32)) + 1e-6)
+    return -_log_cross_entropy(logits, clean.argmax(axis=1))
 
 
 def least_likely(
     logits: chainer.Variable, clean: NDArray[np.floating], confidence: float = 0.0
 ) -> chainer.Variable:
-    """Log of the mean cross-entropy against the clean image's least likely label.
+    """Mean of the log of the cross-entropy against the clean image's least likely label.
 
     Source: Poursaeed et al. 2018 (GAP), sec. 2.1, eq. 2. `confidence` is not used.
     """
-    return F.log(F.softmax_cross_entropy(logits, clean.argmin(axis=1).astype(np.int32)) + 1e-6)
+    return _log_cross_entropy(logits, clean.argmin(axis=1))
+
+
+def _log_cross_entropy(logits: chainer.Variable, labels: NDArray[np.intp]) -> chainer.Variable:
+    # The log of each image: that of a batch's mean would depend on how ranks share the batch.
+    return F.mean(
+        F.log(F.softmax_cross_entropy(logits, labels.astype(np.int32), reduce="no") + 1e-6)
+    )
 
 
 _FUNCTIONS: dict[str, Callable[..., chainer.Variable]] = {

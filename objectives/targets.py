@@ -37,9 +37,9 @@ def parse_target(text: str) -> tuple[str, int]:
         UsageError: what follows the @ is no seed.
     """
     name, at, seed = text.rpartition("@")
-    if not at:
+    if not at or "/" in seed:  # an @ inside a path is no mark of a seed
         return text, _DEFAULT_SEED
-    if not seed.isdigit():
+    if not seed.isdecimal():
         raise UsageError(
             f"classifier {text!r}: {seed!r} after @ is no seed; allowed: an integer >= 0"
         )
@@ -116,11 +116,20 @@ def check_disjoint(sets: Mapping[str, Sequence[str]]) -> None:
     owner: dict[tuple[str, int], str] = {}
     for name, texts in sets.items():
         for text in texts:
-            key = parse_target(text)
+            key = _identity(text)
             if owner.setdefault(key, name) != name:
                 raise UsageError(
                     f"classifier {text!r} is in the sets {owner[key]!r} and {name!r}; the sets must be disjoint"
                 )
+
+
+def _identity(text: str) -> tuple[str, int]:
+    """Return what is the same for two ways of writing one classifier's path."""
+    name, seed = parse_target(text)
+    if name.startswith("npz:"):
+        return f"npz:{Path(name.removeprefix('npz:')).resolve()}", seed
+    place, colon, what = name.rpartition(":")
+    return (f"{Path(place).resolve()}:{what}" if place.endswith(".py") else name), seed
 
 
 def _build(text: str, data: DataSet) -> Classifier:

@@ -1,6 +1,7 @@
 """One trial on every rank: evaluate the spec together, leave together, say how it ended."""
 
 import gc
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -78,7 +79,8 @@ def _guarded(job: Job, objective: Objective, world: World, record: Record | None
     try:
         if digest(job.spec) != job.digest:
             raise ValueError(f"trial {job.number}: the spec arrived damaged")
-        result = objective.evaluate(decode(objective, job.spec), world, _report(world, record))
+        found = objective.evaluate(decode(objective, job.spec), world, _report(world, record))
+        result = None if record is None else _checked(found)
         world.check("end of trial")
     except TrialPruned:
         # Every rank got this verdict in the same report, unless one of them swallowed it.
@@ -88,7 +90,14 @@ def _guarded(job: Job, objective: Objective, world: World, record: Record | None
         raise
     except BaseException as error:
         world.fail(error)
-    return Outcome("complete", result if isinstance(result, Result) else Result(float(result)))
+    return Outcome("complete", result)
+
+
+def _checked(found: float | Result) -> Result:
+    result = found if isinstance(found, Result) else Result(float(found))
+    if math.isnan(result.value):
+        raise ValueError("the objective returned nan as the trial's value; allowed: a number")
+    return result
 
 
 def _report(world: World, record: Record | None) -> Any:

@@ -73,7 +73,13 @@ def apply() -> None:
     with distutils_stand_in():
         version = _import_chainer().__version__
     check_versions(np.__version__, version)
-    _apply_each(version, accept_variables_as_shapes, refuse_pickles, set_daemon_by_attribute)
+    _apply_each(
+        version,
+        accept_variables_as_shapes,
+        fold_padding_gradients,
+        refuse_pickles,
+        set_daemon_by_attribute,
+    )
 
 
 @cache

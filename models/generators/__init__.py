@@ -8,8 +8,11 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from models.generators.network import Arch, AttackNetwork, Epsilons, Generator, Normalize
 from study.errors import UsageError
+from study.objective import explain
 
 __all__ = ["GENERATORS", "Arch", "AttackNetwork", "Epsilons", "Generator", "build", "parse_arch"]
 
@@ -29,15 +32,17 @@ def parse_arch(fields: Any) -> Arch:
     """Return the architecture that a mapping with a `name` describes, with that generator's defaults.
 
     Raises:
-        UsageError: no generator has that name.
-        pydantic.ValidationError: a field is unknown or out of range.
+        UsageError: no generator has that name, or a field is unknown or out of range.
     """
     if isinstance(fields, Arch):
         return fields
     name = fields.get("name") if isinstance(fields, Mapping) else None
     if not isinstance(name, str) or name not in GENERATORS:
         raise UsageError(f"arch.name is {name!r}; allowed: {', '.join(GENERATORS)}")
-    return GENERATORS[name].arch.model_validate(fields)
+    try:
+        return GENERATORS[name].arch.model_validate(fields)
+    except ValidationError as error:
+        raise UsageError(f"arch.{explain(error)}") from None
 
 
 def build(

@@ -39,10 +39,10 @@ class ResNetArch(Arch):
 def suggest(trial: Suggester) -> dict[str, Scalar]:
     """Draw the ResNet generator's parameters."""
     return {
-        "arch.width": trial.suggest_int("arch.width", 8, 32, step=8),
+        "arch.width": trial.suggest_int("arch.width", 8, 24, step=8),
         "arch.norm": trial.suggest_categorical("arch.norm", ("none", "instance", "batch")),
         "arch.downs": trial.suggest_int("arch.downs", 1, 2),
-        "arch.blocks": trial.suggest_int("arch.blocks", 0, 4),
+        "arch.blocks": trial.suggest_int("arch.blocks", 0, 3),
     }
 
 
@@ -52,7 +52,8 @@ class Trunk(chainer.Chain):  # type: ignore[misc]
     def __init__(self, arch: ResNetArch, parts: Parts) -> None:
         super().__init__()
         widths = [arch.width * 2**i for i in range(arch.downs + 1)]
-        conv = {"initialW": parts.initial, "nobias": arch.norm == "batch"}
+        # A normalisation takes the mean away, and any bias with it.
+        conv = {"initialW": parts.initial, "nobias": arch.norm != "none"}
         with self.init_scope():
             self.down = chainer.ChainList(
                 *[
@@ -92,10 +93,11 @@ class _Layer(chainer.Chain):  # type: ignore[misc]
 class _Block(chainer.Chain):  # type: ignore[misc]
     def __init__(self, channels: int, kind: Norm, parts: Parts) -> None:
         super().__init__()
+        conv = {"initialW": parts.initial, "nobias": kind != "none"}
         with self.init_scope():
-            self.first = L.Convolution2D(channels, channels, 3, pad=1, initialW=parts.initial)
+            self.first = L.Convolution2D(channels, channels, 3, pad=1, **conv)
             self.norm1 = norm(kind, channels, parts.normalize)
-            self.second = L.Convolution2D(channels, channels, 3, pad=1, initialW=parts.initial)
+            self.second = L.Convolution2D(channels, channels, 3, pad=1, **conv)
             self.norm2 = norm(kind, channels, parts.normalize)
 
     def forward(self, x: chainer.Variable) -> chainer.Variable:

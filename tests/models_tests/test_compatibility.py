@@ -1,5 +1,6 @@
 """Every break of Chainer on this stack: shown without its patch, gone with it."""
 
+import contextlib
 import importlib
 import io
 import json
@@ -7,6 +8,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import types
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from packaging.version import Version
 from models import compatibility
 from models.compatibility import UntestedVersionWarning, export_onnx, onnx_export
 from models.compatibility.repairs import _unpack_params
-from models.compatibility.stand_ins import _pkg_resources_stand_in
+from models.compatibility.stand_ins import _pkg_resources_stand_in, distutils_stand_in
 from study.errors import DataError, UsageError
 
 # isort: split
@@ -100,12 +102,6 @@ def test_without_its_patch_chainer_stops(off: str, symptom: str) -> None:
             id="setuptools without pkg_resources",
         ),
         pytest.param(
-            "import numpy, sys, urllib.request; sys.platform = 'darwin'",
-            "assert not [name for name in sys.modules if name.startswith('numpy.distutils')];"
-            "assert 'distutils' not in vars(numpy)",
-            id="macOS asks for Accelerate, and the stand-in leaves",
-        ),
-        pytest.param(
             "",
             "import sys; assert not {'mpi4py', 'optuna', 'torch', 'onnx'} & set(sys.modules)",
             id="networks need no MPI",
@@ -136,6 +132,28 @@ def test_pkg_resources_stand_in_answers(requirement: str, error: str | None) -> 
                 ask(requirement)
     assert issubclass(stand_in.VersionConflict, stand_in.ResolutionError)
     assert stand_in.get_distribution("numpy").version == np.__version__
+
+
+def test_macos_asks_for_accelerate_and_hears_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = importlib.import_module("chainer._environment_check")
+    monkeypatch.setattr(check, "sys", types.SimpleNamespace(platform="darwin"))
+    with distutils_stand_in():
+        check._check_osx_numpy_backend()
+
+
+@pytest.mark.parametrize("before", [None, types.ModuleType("numpy.distutils")])
+def test_distutils_is_as_before(
+    before: types.ModuleType | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "numpy.distutils", raising=False)
+    if before is not None:
+        monkeypatch.setitem(sys.modules, "numpy.distutils", before)
+        monkeypatch.setitem(vars(np), "distutils", before)
+    with contextlib.suppress(KeyError), distutils_stand_in():
+        assert sys.modules["numpy.distutils"] is vars(np)["distutils"] is not before
+        raise KeyError
+    assert sys.modules.get("numpy.distutils") is before
+    assert vars(np).get("distutils") is before
 
 
 def test_apply_again_changes_nothing() -> None:
@@ -196,6 +214,7 @@ MULTIPROCESS = """
 iterator = chainer.iterators.MultiprocessIterator([1, 2], 2, n_processes=1, repeat=False)
 try:
     iterator.next()
+    assert iterator._prefetch_loop.thread.daemon
 finally:
     iterator.finalize()
 """

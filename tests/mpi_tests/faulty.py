@@ -1,0 +1,84 @@
+"""An objective that goes wrong on purpose: the study's parameter `fault` says how."""
+
+import os
+import signal
+import time
+from typing import Any, ClassVar
+
+import numpy as np
+
+from study.objective import Objective, Report, Result
+from study.space import Suggester
+from study.world import World
+
+FAULTS = (
+    "none", "raise on rank 0", "raise on rank 1", "raise on both", "exit quietly on rank 1",
+    "interrupt inside a collective", "rank 1 skips a collective", "rank 1 returns early",
+    "prune", "rank 1 swallows the pruning", "report fails", "unpicklable error", "SystemExit on rank 1",
+    "die on rank 1", "die on rank 0", "stall on rank 1", "signal rank 1", "signal rank 0", "bad result",
+)  # fmt: skip
+
+
+class Unpicklable(Exception):
+    def __reduce__(self) -> Any:
+        raise TypeError("cannot be pickled")
+
+
+class FaultyObjective(Objective):
+    """Counts to ten on every rank, unless told to fail."""
+
+    direction: ClassVar[Any] = "maximize"
+
+    def suggest(self, trial: Suggester) -> dict[str, Any]:
+        return {"fault": trial.suggest_categorical("fault", FAULTS)}
+
+    def evaluate(self, spec: dict[str, Any], world: World, report: Report) -> Any:
+        total = 0.0
+        for step in range(1, 11):
+            if step == 5:
+                _go_wrong(spec["fault"], world, report)
+                if spec["fault"] == "rank 1 returns early" and world.rank == 1:
+                    return 1.0
+            total += float(world.sum(np.ones(1))[0])
+            value: Any = "no number" if spec["fault"] == "report fails" and step == 6 else total
+            report(step, value, {"twice": 2 * total})
+        if spec["fault"] == "bad result":
+            return Result(float("nan"))
+        return total / world.size
+
+
+def _go_wrong(fault: str, world: World, report: Report) -> None:
+    if fault == "raise on both" or fault == f"raise on rank {world.rank}":
+        raise ValueError(f"planted on rank {world.rank}")
+    if fault == f"die on rank {world.rank}":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if fault == f"signal rank {world.rank}":
+        os.kill(os.getpid(), signal.SIGINT)
+    if fault == "interrupt inside a collective":
+        if world.rank == 1:
+            time.sleep(0.3)  # rank 0 is waiting by now
+            raise KeyboardInterrupt
+    if world.rank == 1:
+        _go_wrong_alone(fault, world, report)
+    if fault == "prune":
+        from study.errors import TrialPruned
+
+        world.check("planted verdict")
+        raise TrialPruned("planted")
+
+
+def _go_wrong_alone(fault: str, world: World, report: Report) -> None:
+    if fault == "rank 1 skips a collective":
+        report(5, 0.0)
+    if fault == "unpicklable error":
+        raise Unpicklable("planted")
+    if fault == "SystemExit on rank 1":
+        raise SystemExit(3)
+    if fault == "exit quietly on rank 1":
+        os._exit(0)
+    if fault == "stall on rank 1":
+        time.sleep(120)
+    if fault == "rank 1 swallows the pruning":
+        from study.errors import TrialPruned
+
+        raise TrialPruned("planted on one rank only")

@@ -1,0 +1,103 @@
+"""Train tiny attack networks in float64 on the ranks of this job; rank 0 writes what came out.
+
+    mpiexec -n 2 python gradients_job.py RESULT.npz
+
+The test runs the same cases in its own process, by importing this file.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from objectives.attack import train_attack
+from study.world import World, mpi_world
+
+# isort: split
+import chainer
+
+from models import weights
+from models.classifiers import build, freeze
+from objectives.data import Split
+from objectives.spec import AttackSpec
+from objectives.targets import CleanLogits
+
+STEPS = 5
+
+
+class Case(NamedTuple):
+    """What is trained; its name is the key of its results."""
+
+    norm: str
+    batch: int
+    loss: str = "margin"
+    mode: str = "heads"
+
+    @property
+    def name(self) -> str:
+        return "-".join(map(str, self))
+
+
+CASES = [
+    Case("none", 8),
+    Case("none", 7),
+    Case("instance", 8),
+    Case("instance", 7, mode="scaled"),
+    Case("batch", 8),
+    Case("batch", 7),
+    Case("none", 7, "predicted"),
+    Case("none", 7, "least_likely"),
+]
+
+
+def spec(case: Case) -> AttackSpec:
+    return AttackSpec.from_parameters(
+        {
+            "epsilon.mode": case.mode, "epsilon.values": (4, 8, 16), "arch.name": "resnet",
+            "arch.width": 4, "arch.downs": 1, "arch.blocks": 1, "arch.norm": case.norm,
+            "loss.name": case.loss, "loss.smoothness": 0.1, "optimizer.name": "momentum",
+            "optimizer.lr": 0.01, "batch.size": case.batch, "augment.diversity": 0.5,
+        }
+    )  # fmt: skip
+
+
+def split() -> Split:
+    rng = np.random.default_rng(3)
+    images = rng.integers(0, 256, (20, 3, 10, 10), dtype=np.uint8)
+    return Split(images, rng.integers(0, 4, 20).astype(np.int32))
+
+
+def results(case: Case, world: World) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the first step's gradients and the parameters after five, by name."""
+    images = split()
+    # A small logit scale keeps the log of the cross-entropy away from its flat end.
+    nets = [
+        freeze(build(text, channels=3, classes=4, size=10, seed=seed))
+        for text, seed in (("plain-w4", 1), ("resnet8-w4", 2))
+    ]
+    targets = [(net, CleanLogits(net, images.images)) for net in nets]
+    network = None
+    for seen, _, network in train_attack(
+        spec(case), images, targets, images=STEPS * case.batch, seed=5, world=world
+    ):
+        if seen == case.batch:
+            yield from ((f"grad{name}", p.grad.copy()) for name, p in network.namedparams())
+    yield from ((f"after/{name}", array) for name, array in weights.arrays(network).items())
+    everywhere = world.allgather(weights.digest(network))
+    yield "digests", np.array([digest == everywhere[0] for digest in everywhere])
+
+
+def all_results(world: World) -> dict[str, np.ndarray]:
+    with chainer.using_config("dtype", np.dtype(np.float64)):
+        return {
+            f"{case.name}:{key}": value for case in CASES for key, value in results(case, world)
+        }
+
+
+if __name__ == "__main__":
+    world = mpi_world(hang_timeout=30)
+    found = world.together(lambda: all_results(world))
+    if world.rank == 0:
+        np.savez(Path(sys.argv[1]), **found)
