@@ -114,9 +114,7 @@ class _SharedBatchNormalization(chainer.links.BatchNormalization):  # type: igno
     def forward(self, x: chainer.Variable) -> chainer.Variable:
         if not chainer.config.train:
             return super().forward(x)
-        running = (
-            (None, None) if chainer.config.in_recomputing else (self.avg_mean, self.avg_var)
-        )
+        running = (None, None) if chainer.config.in_recomputing else (self.avg_mean, self.avg_var)
         function = BatchNormalization(
             self.eps, *running, self.decay, impl_selector=lambda *_: _SharedStatistics(self._comm)
         )

@@ -98,17 +98,25 @@ def load_package(folder: Path) -> tuple[AttackNetwork, Card]:
         raise DataError(
             f"package {str(folder)!r} has no package.json; expected a folder made by `jigsaw best --package`"
         )
-    try:
-        card = Card.model_validate_json(path.read_bytes())
-        arch = parse_arch(card.arch)
-    except (ValidationError, UsageError) as error:
-        said = explain(error) if isinstance(error, ValidationError) else error
-        raise DataError(f"package file {str(path)!r} is damaged: {said}") from None
-    network = build(arch, card.epsilons, channels=card.channels, seed=0)
+    card = _read_card(path)
+    network = build(parse_arch(card.arch), card.epsilons, channels=card.channels, seed=0)
     weights.load(folder / "weights.npz", network)
     if weights.digest(network) != card.weights:
         raise DataError(f"package {str(folder)!r}: weights.npz is not what package.json describes")
     return network, card
+
+
+def _read_card(path: Path) -> Card:
+    try:
+        card = Card.model_validate(json.loads(path.read_bytes()))
+        parse_arch(card.arch)
+    except ValidationError as error:
+        said = explain(error)
+    except (UsageError, ValueError) as error:
+        said = str(error)
+    else:
+        return card
+    raise DataError(f"package file {str(path)!r} is damaged: {said}")
 
 
 def _budgets(network: AttackNetwork) -> dict[str, Any]:

@@ -108,6 +108,15 @@ class AttackObjective(Objective):
         )
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """Hashes of the images and of every classifier's weights."""
+        return {
+            "data": self.data.digest,
+            "classifiers": {text: weights.digest(c) for text, c in self._classifiers.items()},
+            "seed": self.conditions.seed,
+        }
+
+    @property
     def data(self) -> DataSet:
         """The study's images."""
         return load(self.conditions.data)

@@ -110,6 +110,11 @@ class ClassifierObjective(Objective):
         return self._settings.model_dump(mode="json")
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """Hash of the images, and the seed."""
+        return {"data": self._data.digest, "seed": self._settings.seed}
+
+    @property
     def default(self) -> Mapping[str, Scalar]:
         """The default spec."""
         return ClassifierSpec().model_dump()

@@ -1,5 +1,6 @@
 """Score attacks: error rates after 8-bit rounding, of every attack on every classifier at every budget."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from study.world import World
 __all__ = ["Attack", "apply_attack", "error_rates", "error_table", "logits_of", "network_attack"]
 
 _BATCH = 100
+_LOG = logging.getLogger("jigsaw.evaluation")
 
 
 class Attack(Protocol):
@@ -94,7 +96,9 @@ def error_table(
     mine = slice(world.rank, None, world.size)
     x, y = images[mine], labels[mine]
     rows = []
-    for name, attack in attacks.items():
+    for number, (name, attack) in enumerate(attacks.items(), 1):
+        if world.rank == 0:
+            _LOG.info("scoring %s (%d of %d)", name, number, len(attacks))
         for epsilon in epsilons:
             sums = np.zeros(len(classifiers) + 1)
             if len(x):

@@ -1,8 +1,9 @@
 """Classifier sets: train or load what a study names, once per machine, and keep the sets apart."""
 
 import json
+import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from study.world import World
 __all__ = ["CleanLogits", "cache_folder", "check_disjoint", "load_targets", "parse_target"]
 
 _DEFAULT_SEED = 0
+_LOG = logging.getLogger("jigsaw.targets")
 
 
 def cache_folder() -> Path:
@@ -51,7 +53,6 @@ def load_targets(
     data: DataSet,
     images: int,
     world: World,
-    progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Classifier]:
     """Return frozen classifiers by their text, training those this machine has never trained.
 
@@ -63,7 +64,6 @@ def load_targets(
         data: what they are trained on.
         images: training images each sees.
         world: the ranks that share the work.
-        progress: told what this rank begins to train.
     """
     wanted = sorted(set(texts))
     nets = {text: _build(text, data) for text in wanted}
@@ -72,7 +72,7 @@ def load_targets(
     present = world.allgather({text: paths[text].is_file() for text in trained})
     missing = [text for text in trained if not all(rank[text] for rank in present)]
     for text in missing[world.rank :: world.size]:
-        progress(text)
+        _LOG.info("training classifier %s on %d images of %s", text, images, data.name)
         nets[text].copyparams(_train_alone(text, data, images))
     _exchange(missing, nets, world)
     for text in trained:

@@ -1,6 +1,7 @@
 """The `jigsaw` command: the verbs that need studies only. `study.__main__` adds the others."""
 
 import json
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,8 @@ def jigsaw() -> None:
     jigsaw package my-study best/
     jigsaw attack best/ photos/ adversarial/ 8
     """
+    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
+    logging.getLogger("jigsaw").setLevel(logging.INFO)
 
 
 def run(arguments: list[str], command: click.Command = jigsaw, *, quiet: bool = False) -> int:

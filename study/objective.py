@@ -72,6 +72,11 @@ class Objective(ABC):
         return {}
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """Hashes of what trials are computed from (data, classifiers), as JSON values; after `prepare`."""
+        return {}
+
+    @property
     def note(self) -> str:
         """What a study of this objective compares, in Markdown, for the dashboard."""
         return (type(self).__doc__ or type(self).__name__).strip().splitlines()[0]

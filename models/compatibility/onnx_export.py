@@ -20,7 +20,7 @@ _WEIGHTS_NEED_NOT_BE_INPUTS = 4  # IR version
 
 
 def provide_onnx_mapping() -> None:
-    """onnx 1.19 removed `onnx.mapping`, whose two tables onnx_chainer reads.
+    """Newer onnx packages lack `onnx.mapping`, whose two tables onnx_chainer reads.
 
     Without it onnx_chainer imports silently and then says that ONNX is not installed, so an
     onnx_chainer that was imported too early is forgotten here.

@@ -28,7 +28,7 @@ def _module(name: str) -> Any:
 def accept_variables_as_shapes() -> None:
     """Give deconvolution_2d's backward shapes where it passes Variables.
 
-    It does so only when x needs no gradient, and unpacking a Variable of batch != 4 then fails.
+    It does so only when x needs no gradient; unpacking four sizes from a batch then fails.
     """
     module = _module("chainer.functions.connection.deconvolution_2d")
     set_cover_all = module.Deconvolution2DFunction._set_cover_all
@@ -47,7 +47,7 @@ def fold_padding_gradients() -> None:
     """Give F.pad its true gradient in modes other than "constant".
 
     Chainer crops the gradient of the padded array in every mode, which loses what the border owes
-    to the values it was copied from: with reflection, silently, a tenth of the gradient and more.
+    to the values it was copied from, and says nothing.
     """
     pad = _module("chainer.functions.array.pad").Pad
     crop = pad.backward

@@ -78,7 +78,7 @@ def _restore(names: dict[str, Any], name: str, value: Any) -> None:
 
 
 def provide_pkg_resources() -> None:
-    """Chainer checks optional dependencies with `pkg_resources`, gone from setuptools 82 on.
+    """Chainer checks optional dependencies with `pkg_resources`, which newer setuptools lack.
 
     Where the real one exists it is imported here, because it warns that it is deprecated and
     nobody but Chainer could act on that. Where it is absent a stand-in answers the same questions

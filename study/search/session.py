@@ -93,8 +93,9 @@ class Session:
         trial = self._trial = self.study.ask()
         uid = uuid.uuid4().hex
         self._curves = CurveWriter(engine_of(self.study), uid)
+        made = provenance() | self.objective.identity
         owner = {"host": socket.gethostname(), "pid": os.getpid()}
-        for key, value in {"uid": uid, "owner": owner, "provenance": provenance(), **extra}.items():
+        for key, value in {"uid": uid, "owner": owner, "provenance": made, **extra}.items():
             trial.set_user_attr(key, value)
         try:
             spec = encode(self.objective, self.objective.suggest(trial))

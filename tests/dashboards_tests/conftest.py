@@ -31,6 +31,24 @@ class Failing(Objective):
     def evaluate(self, spec, world, report):
         raise ValueError("no luck at sql://me:secret@host/db <b>")
 """
+PICTURING = """
+from study.objective import Objective, Result
+
+
+class Picturing(Objective):
+    metric = "accuracy"
+
+    def suggest(self, trial):
+        return {"x": trial.suggest_float("x", 0, 1)}
+
+    def evaluate(self, spec, world, report):
+        return Result(spec["x"], files={"examples.png": b"\\x89PNG\\r\\n\\x1a\\n" + str(spec["x"]).encode()})
+
+
+class Pretending(Picturing):
+    def evaluate(self, spec, world, report):
+        return Result(spec["x"], files={"examples.png": b"<svg onload='alert(1)'>"})
+"""
 
 
 def make_study(url: str, name: str, objective: str, trials: int, failures: int = 5) -> Study:

@@ -265,7 +265,7 @@ class TestSlices:
 
     def test_rows_and_columns(self) -> None:
         names = [f"p{i}" for i in range(5)]
-        frame = TRIALS.assign(**{name: 1.0 for name in names})
+        frame = TRIALS.assign(**dict.fromkeys(names, 1.0))
         chart = facets.slices(frame, names, columns=2)
         assert len(chart.data) == 5
         titles = [chart.layout[f"yaxis{i}"].title.text for i in ("", 2, 3, 4, 5)]

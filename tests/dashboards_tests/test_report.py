@@ -1,5 +1,6 @@
 """A report is whole, loads nothing, shows the study's own numbers, and escapes what users wrote."""
 
+import base64
 import json
 import re
 import shutil
@@ -10,7 +11,6 @@ import optuna
 import optuna_dashboard
 import pandas as pd
 import pytest
-from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.study import Study
 
 from dashboards.report import report_page, write_report
@@ -22,11 +22,12 @@ from dashboards.tables import (
     provenance_table,
 )
 from study.errors import UsageError
+from study.search.artifacts import read_artifact
 from study.search.frames import trials_frame
 from study.search.storage import open_storage
 from study.search.studies import conditions_of, load_study
 from study.search.summary import best_trials
-from tests.dashboards_tests.conftest import FAILING, LINEAR, make_study
+from tests.dashboards_tests.conftest import FAILING, LINEAR, PICTURING, make_study
 from tests.dashboards_tests.test_page import Reader, read
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"rest"
@@ -131,31 +132,21 @@ def test_of_hostile_names(url: str) -> None:
 
 
 def test_shows_what_the_best_trial_left(url: str, tmp_path: Path) -> None:
-    study = make_study(url, "pictures", LINEAR, 2)
-    file = tmp_path / "examples.png"
-    store = FileSystemArtifactStore(conditions_of(study).artifacts)  # type: ignore[union-attr]
-    Path(conditions_of(study).artifacts).mkdir()  # type: ignore[union-attr, arg-type]
-    for trial, content in ((study.best_trial, PNG + b"best"), (study.trials[0], PNG + b"first")):
-        file.write_bytes(content)
-        upload_artifact(
-            study_or_trial=trial, file_path=str(file), artifact_store=store, storage=study._storage
-        )
-    reader = checked(report_page(study))
-    images = [a for name, a in reader.seen if name == "img"]
+    file = tmp_path / "picturing.py"
+    file.write_text(PICTURING)
+    study = make_study(url, "pictures", f"{file}:Picturing", 3)
+    images = [a for name, a in checked(report_page(study)).seen if name == "img"]
     assert len(images) == 1
     assert str(images[0]["alt"]).startswith(f"Trial {study.best_trial.number}, rows: clean")
+    left = base64.b64decode(str(images[0]["src"]).split(",")[1])
+    assert left == PNG[:8] + str(study.best_value).encode()
 
 
 def test_a_broken_picture_of_a_trial_is_left_out(url: str, tmp_path: Path) -> None:
-    study = make_study(url, "broken", LINEAR, 1)
-    file = tmp_path / "examples.png"
-    file.write_bytes(b"<svg onload='alert(1)'>")
-    folder = Path(conditions_of(study).artifacts)  # type: ignore[union-attr, arg-type]
-    folder.mkdir()
-    upload_artifact(
-        study_or_trial=study.best_trial, file_path=str(file), storage=study._storage,
-        artifact_store=FileSystemArtifactStore(folder),
-    )  # fmt: skip
+    file = tmp_path / "picturing.py"
+    file.write_text(PICTURING)
+    study = make_study(url, "broken", f"{file}:Pretending", 1)
+    assert read_artifact(study, 0, "examples.png") == b"<svg onload='alert(1)'>"
     assert "Pictures" not in headings(checked(report_page(study)))
 
 

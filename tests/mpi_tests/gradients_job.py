@@ -1,8 +1,8 @@
-"""Train tiny attack networks in float64 on the ranks of this job; rank 0 writes what came out.
+"""Train tiny attack networks in float64, and average gradients, on the ranks of this job.
 
     mpiexec -n 2 python gradients_job.py RESULT.npz
 
-The test runs the same cases in its own process, by importing this file.
+Rank 0 writes what came out; the test runs the same cases in its own process, by importing this file.
 """
 
 import sys
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from objectives.attack import train_attack
+from study.errors import TrialFailed
 from study.world import World, mpi_world
 
 # isort: split
@@ -58,7 +59,7 @@ def spec(case: Case) -> AttackSpec:
             "epsilon.mode": case.mode, "epsilon.values": (4, 8, 16), "arch.name": "resnet",
             "arch.width": 4, "arch.downs": 1, "arch.blocks": 1, "arch.norm": case.norm,
             "loss.name": case.loss, "loss.smoothness": 0.1, "optimizer.name": "momentum",
-            "optimizer.lr": 0.01, "batch.size": case.batch, "augment.diversity": 0.5,
+            "optimizer.lr": 0.1, "batch.size": case.batch, "augment.diversity": 0.5,
         }
     )  # fmt: skip
 
@@ -72,7 +73,6 @@ def split() -> Split:
 def results(case: Case, world: World) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the first step's gradients and the parameters after five, by name."""
     images = split()
-    # A small logit scale keeps the log of the cross-entropy away from its flat end.
     nets = [
         freeze(build(text, channels=3, classes=4, size=10, seed=seed))
         for text, seed in (("plain-w4", 1), ("resnet8-w4", 2))
@@ -89,6 +89,63 @@ def results(case: Case, world: World) -> Iterator[tuple[str, np.ndarray]]:
     yield "digests", np.array([digest == everywhere[0] for digest in everywhere])
 
 
+class Uneven(chainer.Chain):
+    """Parameters of several shapes; one has no shape yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with self.init_scope():
+            self.matrix = chainer.Parameter(1.0, (3, 4))
+            self.scalar = chainer.Parameter(1.0, ())
+            self.cube = chainer.Parameter(1.0, (2, 3, 2))
+            self.shapeless = chainer.Parameter(1.0)
+
+
+def with_gradients(rank: int, *missing: str) -> Uneven:
+    link = Uneven()
+    rng = np.random.default_rng(rank)
+    for name in ("matrix", "scalar", "cube"):
+        parameter = getattr(link, name)
+        parameter.grad = None
+        draw = np.asarray(rng.normal(size=parameter.shape), np.float32)
+        if name not in missing:
+            parameter.grad = draw
+    return link
+
+
+def averaged(comm: object, zero_fill: bool, *missing: str) -> dict[str, np.ndarray]:
+    link = with_gradients(comm.rank, *missing)
+    comm.multi_node_mean_grad(link, zero_fill)
+    return {
+        name: p.grad if p.grad is not None else np.array("none")
+        for name, p in link.namedparams()
+        if p.array is not None
+    }
+
+
+def communicator_results(world: World) -> dict[str, np.ndarray]:
+    """Average with the packed communicator and with ChainerMN's naive one."""
+    from chainermn.communicators.naive_communicator import NaiveCommunicator
+
+    from models.distributed import communicator
+
+    packed = communicator(world)
+    found = {}
+    for name, comm in {"packed": packed, "naive": NaiveCommunicator(world.comm)}.items():
+        cases = {
+            "all": averaged(comm, False),
+            "missing": averaged(comm, False, "cube"),
+            "filled": averaged(comm, True, *(["cube"] if world.rank else [])),
+            "group": averaged(comm.split(world.rank // 2, world.rank), False),
+        }
+        found |= {f"{name}:{c}{p}": value for c, part in cases.items() for p, value in part.items()}
+    try:
+        averaged(packed, False, *(["cube"] if world.rank else []))
+    except TrialFailed as error:
+        found["diverged"] = np.array(str(error))
+    return found
+
+
 def all_results(world: World) -> dict[str, np.ndarray]:
     with chainer.using_config("dtype", np.dtype(np.float64)):
         return {
@@ -98,6 +155,6 @@ def all_results(world: World) -> dict[str, np.ndarray]:
 
 if __name__ == "__main__":
     world = mpi_world(hang_timeout=30)
-    found = world.together(lambda: all_results(world))
+    found = world.together(lambda: all_results(world) | communicator_results(world))
     if world.rank == 0:
         np.savez(Path(sys.argv[1]), **found)

@@ -1,0 +1,292 @@
+"""The laws every generator keeps, in every epsilon mode and with every normalisation."""
+
+from itertools import product
+from pathlib import Path
+from typing import get_args
+
+import models  # noqa: F401  makes Chainer importable
+
+# isort: split
+import chainer
+import chainer.functions as F
+import numpy as np
+import pytest
+
+from models import weights
+from models.generators import GENERATORS, AttackNetwork, Epsilons, build, parse_arch
+from models.norms import Norm, norm
+from models.package import load_package, save_package
+from models.pixels import to_bytes, to_unit
+from study.errors import UsageError
+
+VALUES = (2, 4, 16)
+ALLOWED = ", ".join(GENERATORS)
+TINY = {"resnet": {"width": 4, "downs": 1, "blocks": 1}, "unet": {"width": 4, "depth": 2}}
+CASES = [
+    {"name": name, "norm": kind, "mode": mode}
+    for name, kind, mode in product(GENERATORS, get_args(Norm), ("heads", "scaled"))
+]
+SIZES = [(8, 8), (7, 9), (1, 1), (3, 17), (32, 32)]
+every = pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(case.values()))
+
+
+def make(
+    case: dict[str, str], channels: int = 3, seed: int = 0, **changes: object
+) -> AttackNetwork:
+    arch = parse_arch({"name": case["name"], "norm": case["norm"], **TINY[case["name"]], **changes})
+    epsilons = Epsilons(mode=case["mode"], values=VALUES)
+    return build(arch, epsilons, channels=channels, seed=seed)
+
+
+def images(channels: int = 3, size: tuple[int, int] = (8, 8), count: int = 4) -> np.ndarray:
+    """Random bytes; the first is black, the second white, the third only extremes."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (count, channels, *size), dtype=np.uint8)
+    pixels[0], pixels[1], pixels[2] = 0, 255, (pixels[2] > 127) * 255
+    return pixels
+
+
+def attacked(network: AttackNetwork, pixels: np.ndarray, epsilon: int) -> np.ndarray:
+    with chainer.no_backprop_mode(), chainer.using_config("train", False):
+        return network(to_unit(pixels), np.full(len(pixels), epsilon)).array
+
+
+def saturated(network: AttackNetwork) -> AttackNetwork:
+    """Heads so strong that tanh spends the whole budget, up and down by turns of the channels."""
+    network.head_w.array[...] = 0
+    network.head_b.array[...] = 1e4 * (-1.0) ** np.arange(network.channels)[:, None]
+    return network
+
+
+def test_every_generator_has_tiny_parameters_here() -> None:
+    assert set(TINY) == set(GENERATORS)
+
+
+# Law one.
+@every
+@pytest.mark.parametrize("strong", [False, True])
+def test_the_budget_holds_in_eight_bits_for_every_epsilon(case, strong) -> None:
+    network, pixels = make(case), images()
+    if strong:
+        saturated(network)
+    for epsilon in (0, *range(1, 20), 64, 255):
+        adversarial = to_bytes(attacked(network, pixels, epsilon)).astype(int)
+        largest = np.abs(adversarial - pixels.astype(int)).max()
+        assert largest <= epsilon
+        assert not strong or largest == epsilon
+
+
+@every
+def test_adversarial_images_lie_in_the_unit_interval(case) -> None:
+    adversarial = attacked(saturated(make(case)), images(), 255)
+    assert adversarial.min() == 0
+    assert adversarial.max() == 1
+    assert adversarial.dtype == np.float32
+
+
+@every
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str, size)))
+def test_any_size_comes_out_as_it_went_in(case, channels, size) -> None:
+    pixels = images(channels, size)
+    adversarial = attacked(make(case, channels), pixels, 4)
+    assert adversarial.shape == pixels.shape
+    assert np.isfinite(adversarial).all()
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case["norm"] != "instance"])
+def test_padding_does_not_reach_what_is_far_from_it(case) -> None:
+    network, whole = make(case), images(size=(32, 32))
+    cut = attacked(network, whole[..., :31, :31], 4)
+    np.testing.assert_allclose(
+        cut[..., :8, :8], attacked(network, whole, 4)[..., :8, :8], atol=1e-6
+    )
+
+
+@every
+def test_the_seed_decides_the_network(case) -> None:
+    same, other = make(case, seed=1), make(case, seed=2)
+    assert weights.digest(make(case, seed=1)) == weights.digest(same)
+    assert weights.digest(other) != weights.digest(same)
+    np.testing.assert_array_equal(
+        attacked(same, images(), 4), attacked(make(case, seed=1), images(), 4)
+    )
+
+
+@every
+def test_global_random_state_plays_no_part(case) -> None:
+    np.random.seed(3)
+    before = np.random.get_state()[1].copy()
+    digest = weights.digest(make(case))
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
+    np.random.seed(4)
+    assert weights.digest(make(case)) == digest
+
+
+@every
+def test_a_package_gives_the_same_bits_again(case, tmp_path: Path) -> None:
+    network = make(case)
+    network(to_unit(images()), np.full(4, 4))  # moves batch statistics
+    save_package(tmp_path / "package", network, {})
+    again, _ = load_package(tmp_path / "package")
+    for epsilon in (2, 5, 16):
+        np.testing.assert_array_equal(
+            attacked(again, images(), epsilon), attacked(network, images(), epsilon)
+        )
+
+
+@every
+def test_the_gradient_reaches_every_parameter(case) -> None:
+    network = make(case)
+    rng = np.random.default_rng(1)
+    x = rng.uniform(0.3, 0.7, (3, 3, 16, 16)).astype(np.float32)
+    # An uneven weight: a plain sum is blind to what a normalisation takes away.
+    weight = rng.normal(size=x.shape).astype(np.float32)
+    network.cleargrads()
+    F.sum(network(x, np.array(VALUES)) * weight).backward()
+    for name, parameter in network.namedparams():
+        assert parameter.grad is not None, name
+        axes = tuple(range(1, parameter.grad.ndim))
+        assert (np.abs(parameter.grad).max(axis=axes) > 1e-7).any(), name
+
+
+@pytest.mark.parametrize("kind", get_args(Norm))
+@pytest.mark.parametrize("name", list(GENERATORS))
+def test_only_the_heads_of_the_batch_get_gradient(name, kind) -> None:
+    network = make({"name": name, "norm": kind, "mode": "heads"})
+    x = to_unit(images())
+    network.cleargrads()
+    F.sum(network(x, np.array([2, 16, 2, 16])) ** 2).backward()
+    for parameter in (network.head_w, network.head_b):
+        reached = np.abs(parameter.grad).max(axis=(1, 2))
+        assert reached[0] > 0
+        assert reached[2] > 0
+        assert reached[1] == 0
+
+
+@pytest.mark.parametrize("kind", get_args(Norm))
+@pytest.mark.parametrize("name", list(GENERATORS))
+def test_other_heads_do_not_change_the_output(name, kind) -> None:
+    network = make({"name": name, "norm": kind, "mode": "heads"})
+    before = attacked(network, images(), 4)
+    network.head_w.array[[0, 2]] += 1
+    network.head_b.array[[0, 2]] -= 1
+    np.testing.assert_array_equal(attacked(network, images(), 4), before)
+    network.head_w.array[1] += 1
+    assert not np.array_equal(attacked(network, images(), 4), before)
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "nearest"), [(1, 2), (3, 2), (4, 4), (10, 4), (11, 16), (200, 16)]
+)
+def test_a_budget_outside_the_set_uses_the_nearest_head_scaled(epsilon, nearest) -> None:
+    network = make(CASES[0])
+    x = np.full((1, 3, 8, 8), 0.5, np.float32) + np.linspace(0, 0.01, 64).reshape(8, 8).astype("f")
+    with chainer.no_backprop_mode():
+        own = network.perturbation(x, np.array([epsilon])).array
+        served = network.perturbation(x, np.array([nearest])).array
+        np.testing.assert_array_equal(own, served)
+        moved = network(x, np.array([epsilon])).array
+    np.testing.assert_allclose(moved, np.clip(x + epsilon / 255 * served, 0, 1), atol=1e-6)
+
+
+def test_one_scaled_head_moves_in_proportion_to_the_budget() -> None:
+    network = make({"name": "resnet", "norm": "none", "mode": "scaled"})
+    x = np.full((2, 3, 8, 8), 0.5, np.float32)
+    with chainer.no_backprop_mode():
+        moved = network(x, np.array([4, 16])).array - x
+    np.testing.assert_allclose(moved[1], 4 * moved[0], atol=1e-6)
+    assert np.abs(moved[0]).max() > 1e-4
+
+
+@every
+def test_a_mixed_batch_equals_its_images_one_by_one(case) -> None:
+    network, x, budgets = make(case), to_unit(images()), np.array([2, 16, 4, 7])
+    with chainer.no_backprop_mode(), chainer.using_config("train", False):
+        together = network(x, budgets).array
+        for k, budget in enumerate(budgets):
+            alone = network(x[k : k + 1], np.array([budget])).array
+            np.testing.assert_allclose(together[k : k + 1], alone, atol=1e-6)
+
+
+@every
+def test_gradients_equal_differences(case) -> None:
+    """In float64, along random directions through all parameters at once."""
+    with chainer.using_config("dtype", np.dtype(np.float64)):
+        network = make(case, channels=1, width=4)
+    rng = np.random.default_rng(2)
+    x = rng.uniform(0.2, 0.8, (3, 1, 4, 6))
+    weight, budgets = rng.normal(size=x.shape), np.array([2, 4, 15])
+    parameters = [p for _, p in sorted(network.namedparams())]
+    start = [p.array.copy() for p in parameters]
+
+    def loss(direction: list[np.ndarray], step: float) -> chainer.Variable:
+        for p, at, along in zip(parameters, start, direction, strict=True):
+            p.array[...] = at + step * along
+        return F.sum(network(x, budgets) * weight)
+
+    for _ in range(3):
+        direction = [rng.normal(size=p.shape) for p in parameters]
+        network.cleargrads()
+        loss(direction, 0.0).backward()
+        exact = sum(float((p.grad * d).sum()) for p, d in zip(parameters, direction, strict=True))
+        numeric = (loss(direction, 1e-6).array - loss(direction, -1e-6).array) / 2e-6
+        assert exact == pytest.approx(float(numeric), rel=1e-5, abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({}, f"arch.name is None; allowed: {ALLOWED}"),
+        ({"name": "dense"}, f"arch.name is 'dense'; allowed: {ALLOWED}"),
+        ({"name": ["resnet"]}, f"arch.name is ['resnet']; allowed: {ALLOWED}"),
+        ("resnet", f"arch.name is None; allowed: {ALLOWED}"),
+        (
+            {"name": "resnet", "width": 3},
+            "arch.width is 3: input should be greater than or equal to 4",
+        ),
+        (
+            {"name": "resnet", "downs": "two"},
+            "arch.downs is 'two': input should be a valid integer, "
+            "unable to parse string as an integer",
+        ),
+        ({"name": "resnet", "norm": "layer"}, "arch.norm is 'layer': input should be 'none', 'ins"),
+        ({"name": "resnet", "depth": 3}, "arch.depth is 3: extra inputs are not permitted"),
+    ],
+)
+def test_bad_architectures_are_refused_in_one_sentence(fields, said) -> None:
+    with pytest.raises(UsageError) as raised:
+        parse_arch(fields)
+    assert str(raised.value).startswith(said)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("values", [(), (0, 4), (4, 256), (4, 4), (8, 4), (4.5,)])
+def test_bad_budgets_are_refused(values) -> None:
+    with pytest.raises(ValueError, match="values"):
+        Epsilons(values=values)
+
+
+@every
+def test_a_bias_is_there_unless_a_normalisation_would_undo_it(case) -> None:
+    names = [name for name, _ in make(case).namedparams()]
+    biases, convolutions = (
+        sum(name.endswith(end) for name in names if "norm" not in name) for end in ("/b", "/W")
+    )
+    assert biases == (convolutions if case["norm"] == "none" else 0)
+    assert convolutions > 1
+
+
+@pytest.mark.parametrize(("kind", "axes"), [("instance", (2, 3)), ("batch", (0, 2, 3))])
+def test_normalisations_take_mean_and_scale_away(kind, axes) -> None:
+    x = np.random.default_rng(0).normal(5, 3, (4, 6, 8, 8)).astype(np.float32)
+    y = norm(kind, 6, chainer.links.BatchNormalization)(x).array
+    np.testing.assert_allclose(y.mean(axis=axes), 0, atol=1e-4)
+    np.testing.assert_allclose(y.std(axis=axes), 1, atol=1e-3)
+
+
+def test_no_normalisation_changes_nothing() -> None:
+    x = np.random.default_rng(0).normal(size=(2, 3, 4, 4)).astype(np.float32)
+    link = norm("none", 3, chainer.links.BatchNormalization)
+    np.testing.assert_array_equal(link(chainer.Variable(x)).array, x)
+    assert link.count_params() == 0

@@ -1,0 +1,148 @@
+"""Attack packages: written whole, loaded with nothing beside them, refused when damaged."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models import weights
+from models.generators import AttackNetwork, Epsilons, build, parse_arch
+from models.package import Card, load_package, save_package
+from study.errors import DataError, UsageError
+
+RECORD = {"study": "demo", "trial": 3, "spec": {"batch": {"size": 8}}}
+ROWS = [
+    {"attack": "demo", "epsilon": 4, "classifier": "plain", "error": 0.25},
+    {"attack": "noop", "epsilon": 4, "classifier": "plain", "error": 0.125},
+]
+
+
+def network(seed: int = 0, **fields: object) -> AttackNetwork:
+    arch = parse_arch({"name": "resnet", "width": 4, "downs": 1, "blocks": 0, **fields})
+    return build(arch, Epsilons(mode="scaled", values=(4, 8)), channels=1, seed=seed)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_package(tmp_path / "deep" / "package", network(), RECORD, ROWS)
+    return tmp_path / "deep" / "package"
+
+
+def edit(folder: Path, **changes: object) -> None:
+    path = folder / "package.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_package_comes_back_as_it_was(folder: Path) -> None:
+    found, card = load_package(folder)
+    assert weights.digest(found) == weights.digest(network()) == card.weights
+    assert (found.arch, found.epsilons, found.channels) == (
+        network().arch,
+        Epsilons(mode="scaled", values=(4, 8)),
+        1,
+    )
+    assert card.record == RECORD
+    assert card.errors == ROWS
+    assert sorted(p.name for p in folder.iterdir()) == ["CARD.md", "package.json", "weights.npz"]
+    assert [p.name for p in folder.parent.iterdir()] == ["package"]
+
+
+def test_the_card_for_people_says_the_same(folder: Path) -> None:
+    text = (folder / "CARD.md").read_text()
+    _, card = load_package(folder)
+    assert f"sha256 `{card.weights}`" in text
+    assert "budgets: 4, 8 of 255, mode `scaled`" in text
+    assert '- spec: `{"batch": {"size": 8}}`' in text
+    assert "| attack | epsilon | classifier | error |" in text
+    assert "| demo | 4 | plain | 0.250 |" in text
+
+
+def test_a_package_is_replaced_whole(folder: Path) -> None:
+    (folder / "stale.txt").write_text("from before")
+    (folder.parent / "package.new").mkdir()  # what a crash left
+    save_package(folder, network(seed=1), {})
+    found, card = load_package(folder)
+    assert weights.digest(found) == weights.digest(network(seed=1))
+    assert (card.record, card.errors) == ({}, [])
+    assert not (folder / "stale.txt").exists()
+    assert [p.name for p in folder.parent.iterdir()] == ["package"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_is_no_package_is_never_replaced(tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "thesis"
+    if kind == "folder":
+        place.mkdir()
+        (place / "chapter1.txt").write_text("precious")
+    else:
+        place.write_text("precious")
+    with pytest.raises(UsageError, match=r"thesis' exists and is no attack package; name another"):
+        save_package(place, network(), {})
+    kept = place / "chapter1.txt" if kind == "folder" else place
+    assert kept.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"format": 2}, "format is 2: input should be less than or equal to 1"),
+        ({"arch": {"name": "dense"}}, "arch.name is 'dense'; allowed: resnet"),
+        ({"arch": {"name": "resnet", "width": -1}}, "arch.width is -1: input should be greater"),
+        ({"epsilons": {"mode": "film"}}, "epsilons.mode is 'film': input should be 'heads'"),
+        ({"epsilons": {"values": [8, 4]}}, "epsilons.values is [8, 4]: budgets must be increasing"),
+        ({"channels": 0}, "channels is 0: input should be greater"),
+        ({"weights": None}, "weights is None: input should be a valid string"),
+    ],
+)
+def test_a_damaged_card_is_refused_in_one_sentence(folder: Path, changes, said) -> None:
+    edit(folder, **changes)
+    with pytest.raises(DataError) as raised:
+        load_package(folder)
+    start = f"package file {str(folder / 'package.json')!r} is damaged: "
+    assert str(raised.value).startswith(start + said)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b'{"format": 1' + b" " * 4000])
+def test_a_card_that_is_no_card_is_refused_shortly(folder: Path, content: bytes) -> None:
+    (folder / "package.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"package\.json' is damaged: ") as raised:
+        load_package(folder)
+    assert len(str(raised.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (network(seed=9), "weights.npz is not what package.json describes"),
+        (network(width=5), r"expected float32\["),
+        (network(norm="batch"), r"lacks 'trunk/(up|down)/0/conv/b'"),
+    ],
+    ids=["values", "shapes", "names"],
+)
+def test_foreign_weights_are_refused(folder: Path, other, said) -> None:
+    weights.save(folder / "weights.npz", other)
+    with pytest.raises(DataError, match=said):
+        load_package(folder)
+
+
+def test_weights_changed_in_one_bit_are_refused(folder: Path) -> None:
+    found, _ = load_package(folder)
+    found.head_b.array.view(np.uint32).flat[0] ^= 1
+    weights.save(folder / "weights.npz", found)
+    with pytest.raises(DataError, match=r"is not what package\.json describes"):
+        load_package(folder)
+
+
+@pytest.mark.parametrize("name", ["package.json", "weights.npz"])
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(DataError, match=name.replace(".", r"\.")):
+        load_package(folder)
+
+
+def test_a_card_is_a_value() -> None:
+    card = Card(arch={}, epsilons=Epsilons(), channels=3, weights="")
+    with pytest.raises(ValueError, match="frozen"):
+        card.channels = 1

@@ -1,0 +1,132 @@
+"""Data-parallel training on real ranks computes what one process computes."""
+
+import re
+import time
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from study.world import World
+from tests.mpi_tests.gradients_job import CASES, Case, all_results, with_gradients
+from tests.mpi_tests.jobs import run_job
+
+RANKS = (2, 4)
+PARTS = ("matrix", "scalar", "cube")
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, np.ndarray]:
+    return all_results(World())
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory):
+    """The results of the job on so many ranks, run once."""
+
+    @cache
+    def run(ranks: int) -> dict[str, np.ndarray]:
+        path = tmp_path_factory.mktemp("job") / "result.npz"
+        run_job(ranks, Path(__file__).with_name("gradients_job.py"), path)
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    return run
+
+
+def flat(results: dict[str, np.ndarray], case: Case, part: str) -> np.ndarray:
+    prefix = f"{case.name}:{part}/"
+    return np.concatenate([np.ravel(v) for k, v in sorted(results.items()) if k.startswith(prefix)])
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+@pytest.mark.parametrize("part", ["grad", "after"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_ranks_compute_what_one_process_computes(alone, job, case, part, ranks) -> None:
+    one, many = flat(alone, case, part), flat(job(ranks), case, part)
+    assert np.linalg.norm(one) > 0
+    assert np.linalg.norm(many - one) <= 1e-9 * np.linalg.norm(one)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_updates_that_are_compared_are_no_rounding_errors(alone, case) -> None:
+    first = {k: v for k, v in alone.items() if k.startswith(f"{case.name}:grad")}
+    assert min(np.linalg.norm(v) for v in first.values()) > 1e-12
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_parameters_and_statistics_stay_equal_bit_for_bit(job, case, ranks) -> None:
+    equal = job(ranks)[f"{case.name}:digests"]
+    assert len(equal) == ranks
+    assert equal.all()
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+@pytest.mark.parametrize("case", ["all", "missing", "filled", "group"])
+def test_the_packed_communicator_does_what_the_naive_one_does(job, case, ranks) -> None:
+    found = job(ranks)
+    for name in PARTS:
+        packed, naive = (found[f"{kind}:{case}/{name}"] for kind in ("packed", "naive"))
+        assert packed.dtype == naive.dtype
+        if packed.dtype == np.float32:
+            np.testing.assert_allclose(packed, naive, rtol=1e-6, atol=1e-7)
+        else:
+            assert (packed.item(), naive.item()) == ("none", "none")
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+@pytest.mark.parametrize(
+    ("case", "who", "missing"),
+    [
+        ("all", range, ()),
+        ("missing", range, ("cube",)),
+        ("filled", range, None),
+        ("group", lambda ranks: range(2), ()),
+    ],
+)
+def test_the_mean_is_the_sum_of_the_shares_over_their_number(
+    job, case, who, missing, ranks
+) -> None:
+    group = who(ranks)
+    links = [
+        with_gradients(rank, *(missing if missing is not None else ["cube"] * (rank > 0)))
+        for rank in group
+    ]
+    for name in PARTS:
+        grads = [g for link in links if (g := getattr(link, name).grad) is not None]
+        found = job(ranks)[f"packed:{case}/{name}"]
+        if grads:
+            np.testing.assert_allclose(found, sum(grads) / len(group), rtol=1e-5, atol=1e-7)
+        else:
+            assert found.item() == "none"
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+def test_a_gradient_that_only_some_ranks_have_ends_the_trial_and_says_so(job, ranks) -> None:
+    said = job(ranks)["diverged"].item()
+    assert "rank 0: ranks diverged: this one is at 'mean of gradients" in said
+    assert "which this rank has 111'" in said
+    assert "which this rank has 011'" in said
+
+
+def test_a_job_that_hangs_is_ended_whole(tmp_path: Path) -> None:
+    script = tmp_path / "hang.py"
+    script.write_text("import os, time\nprint('pid', os.getpid(), flush=True)\ntime.sleep(60)\n")
+    with pytest.raises(AssertionError, match=r"ran longer than 2 s") as raised:
+        run_job(2, script, limit=2)
+    pids = [int(pid) for pid in re.findall(r"pid (\d+)", str(raised.value))]
+    assert len(pids) == 2
+    deadline = time.monotonic() + 5
+    while any(map(alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(alive, pids))
+
+
+def alive(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    try:
+        return status.read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

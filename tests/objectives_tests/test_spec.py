@@ -1,0 +1,163 @@
+"""The spec of an attack trial: JSON both ways, frozen, explained, and equal to its point of the space."""
+
+import json
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from models.generators import GENERATORS
+from objectives.spec import AttackSpec, suggest
+from study.errors import UsageError
+from study.objective import explain
+from study.space import Given, Suggester, check_point, walk
+
+
+class Random:
+    """A suggester that draws evenly, as a random sampler does."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.drawn: dict[str, object] = {}
+
+    def suggest_categorical(self, name, choices):
+        return self._keep(name, choices[self.rng.integers(len(choices))])
+
+    def suggest_int(self, name, low, high, *, step=1, log=False):
+        return self._keep(name, int(low + step * self.rng.integers((high - low) // step + 1)))
+
+    def suggest_float(self, name, low, high, *, step=None, log=False):
+        ends = np.log([low, high]) if log else (low, high)
+        value = self.rng.uniform(*ends)
+        return self._keep(name, float(np.clip(np.exp(value) if log else value, low, high)))
+
+    def _keep(self, name, value):
+        self.drawn[name] = value
+        return value
+
+
+def drawn(seed: int) -> tuple[AttackSpec, dict[str, object]]:
+    trial: Suggester = Random(seed)
+    return suggest(trial), trial.drawn
+
+
+SPECS = [AttackSpec(), *(drawn(seed)[0] for seed in range(20))]
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_every_point_that_can_be_drawn_builds_its_spec(seed) -> None:
+    spec, point = drawn(seed)
+    assert {name: spec.parameters()[name] for name in point} == point
+    assert check_point(suggest, point) == point
+
+
+def test_every_end_of_every_domain_builds_a_spec() -> None:
+    seen = set()
+    for condition, domain in walk(suggest):
+        ends = domain.choices if domain.choices is not None else (domain.low, domain.high)
+        for value in ends:
+            _, point = _corner({**condition, domain.name: value})
+            assert point[domain.name] == value
+            seen.add(domain.name)
+    assert {"arch.width", "loss.confidence", "epsilon.mode", "batch.size"} <= seen
+
+
+def _corner(wanted: dict[str, object]) -> tuple[AttackSpec, dict[str, object]]:
+    """The spec at `wanted`, with the first choice or low end of everything else."""
+
+    class Corner(Random):
+        def suggest_categorical(self, name, choices):
+            return self._keep(name, wanted.get(name, choices[0]))
+
+        def suggest_int(self, name, low, high, *, step=1, log=False):
+            return self._keep(name, wanted.get(name, low))
+
+        suggest_float = suggest_int
+
+    trial = Corner(0)
+    return suggest(trial), trial.drawn
+
+
+def test_margin_alone_has_a_confidence() -> None:
+    for seed in range(30):
+        spec, point = drawn(seed)
+        assert ("loss.confidence" in point) == (spec.loss.name == "margin")
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_json_both_ways(spec: AttackSpec) -> None:
+    text = spec.model_dump_json()
+    again = AttackSpec.model_validate_json(text)
+    assert again == spec
+    assert type(again.arch) is type(spec.arch)
+    assert again.model_dump_json() == text
+    assert json.loads(text)["arch"]["width"] == spec.arch.width
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_parameters_and_from_parameters_are_inverse(spec: AttackSpec) -> None:
+    assert AttackSpec.from_parameters(spec.parameters()) == spec
+
+
+def test_what_is_left_out_keeps_its_default() -> None:
+    assert AttackSpec.from_parameters({}) == AttackSpec()
+    spec = AttackSpec.from_parameters({"batch.size": 7})
+    assert (spec.batch.size, spec.optimizer) == (7, AttackSpec().optimizer)
+
+
+def test_the_default_spec_lies_in_the_space() -> None:
+    given = Given(AttackSpec().parameters())
+    assert suggest(given) == AttackSpec()
+
+
+@pytest.mark.parametrize("place", ["batch", "arch", "epsilon", "loss", "optimizer", "augment"])
+def test_specs_are_frozen(place) -> None:
+    spec = AttackSpec()
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(spec, place, getattr(spec, place))
+    part = getattr(spec, place)
+    field = next(iter(type(part).model_fields))
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(part, field, getattr(part, field))
+    assert hash(spec.batch) == hash(AttackSpec().batch)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"batch.size": 0}, "batch.size is 0: input should be greater than or equal to 1"),
+        ({"optimizer.lr": 11.0}, "optimizer.lr is 11.0: input should be less than or equal to 10"),
+        (
+            {"optimizer.name": "sgd"},
+            "optimizer.name is 'sgd': input should be 'adam' or 'momentum'",
+        ),
+        ({"loss.confidence": -1.0}, "loss.confidence is -1.0: input should be greater than or"),
+        ({"loss.weight": 1.0}, "loss.weight is 1.0: extra inputs are not permitted"),
+        ({"epsilon.values": (8, 4)}, "epsilon.values is (8, 4): budgets must be increasing inte"),
+        ({"epsilon.values": ()}, "epsilon.values is (): tuple should have at least 1 item"),
+        ({"augment.diversity": 1.5}, "augment.diversity is 1.5: input should be less than or"),
+        ({"augment.flip": "perhaps"}, "augment.flip is 'perhaps': input should be a valid boolean"),
+        ({"speed.limit": 3}, "speed is {'limit': 3}: extra inputs are not permitted"),
+    ],
+)
+def test_bad_values_are_explained_in_one_sentence(parameters, said) -> None:
+    with pytest.raises(ValidationError) as raised:
+        AttackSpec.from_parameters(parameters)
+    sentence = explain(raised.value)
+    assert sentence.startswith(said)
+    assert "\n" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"arch.name": "dense"}, f"arch.name is 'dense'; allowed: {', '.join(GENERATORS)}"),
+        ({"arch.width": 8}, f"arch.name is None; allowed: {', '.join(GENERATORS)}"),
+        ({"arch.name": "resnet", "arch.width": 1000}, "arch.width is 1000: input should be less"),
+    ],
+)
+def test_bad_architectures_are_refused_in_one_sentence(parameters, said) -> None:
+    with pytest.raises(UsageError) as raised:
+        AttackSpec.from_parameters(parameters)
+    assert str(raised.value).startswith(said)
+    assert "\n" not in str(raised.value)
