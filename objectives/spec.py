@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
 
 from models.generators import GENERATORS, Arch, Epsilons, parse_arch
-from models.generators.resnet import ResNetArch
+from models.generators.unet import UNetArch
 from objectives.losses import LOSSES
 from study.space import Scalar, Suggester
 
@@ -29,6 +29,7 @@ class EpsilonSpec(Epsilons):
         sampling: `uniform` over the budgets; `small` or `large`: in proportion to 1/epsilon or epsilon.
     """
 
+    mode: Literal["heads", "scaled"] = "scaled"
     sampling: Sampling = "uniform"
 
 
@@ -56,7 +57,7 @@ class OptimizerSpec(_Part):
     """
 
     name: Literal["adam", "momentum"] = "adam"
-    lr: float = Field(3e-3, ge=1e-6, le=10)
+    lr: float = Field(5e-3, ge=1e-6, le=10)
     schedule: Literal["constant", "cosine"] = "cosine"
 
 
@@ -83,7 +84,7 @@ class AttackSpec(_Part):
     """One attack network and how it is trained; frozen, JSON both ways."""
 
     epsilon: EpsilonSpec = EpsilonSpec()
-    arch: Annotated[SerializeAsAny[Arch], BeforeValidator(parse_arch)] = ResNetArch()
+    arch: Annotated[SerializeAsAny[Arch], BeforeValidator(parse_arch)] = UNetArch(norm="instance")
     loss: LossSpec = LossSpec()
     optimizer: OptimizerSpec = OptimizerSpec()
     batch: BatchSpec = BatchSpec()

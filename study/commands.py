@@ -327,8 +327,8 @@ def space(
     """Print the search space of STUDY, or of an objective, as a tree."""
     import pandas as pd
 
-    from study.space import describe
-    from study.tables import show
+    from study.space import describe, walk
+    from study.tables import show, show_space
 
     found = (
         _objective_of(storage, study) if study else load_objective(objective, _settings(settings))
@@ -336,7 +336,7 @@ def space(
     if only_settings:
         click.echo(json.dumps(found.settings, indent=1))
     elif form == "table":
-        _print_tree(found)
+        show_space(walk(found.suggest))
     else:
         show(pd.DataFrame(describe(found.suggest)), form)
 
@@ -399,26 +399,12 @@ def _json(name: str, text: str) -> Any:
 def _read_point(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
-    point = _json(str(path), path.read_text())
+    try:
+        point = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UsageError(f"spec file {str(path)!r} is no JSON: {error}") from None
     if not isinstance(point, dict):
         raise UsageError(
             f"spec file {str(path)!r} holds {type(point).__name__}; expected an object of parameters"
         )
     return point
-
-
-def _print_tree(objective: Objective) -> None:
-    from rich.console import Console
-    from rich.text import Text
-    from rich.tree import Tree
-
-    from study.space import walk
-
-    root = Tree(Text("search space"))
-    branches: dict[str, Tree] = {"": root}
-    for condition, domain in walk(objective.suggest):
-        when = ", ".join(f"{name}={value}" for name, value in condition.items())
-        if when not in branches:
-            branches[when] = root.add(Text(f"when {when}"))
-        branches[when].add(Text(f"{domain.name}: {domain}"))
-    Console(file=sys.stdout).print(root)

@@ -12,14 +12,19 @@ from typing import Any
 import pandas as pd
 from sqlalchemy import BigInteger, Column, Double, Engine, MetaData, String, Table, insert, select
 
+from study.errors import UsageError
+from study.schema import ensure_tables
+
 __all__ = ["CURVES", "CurveWriter", "read_curves"]
 
+_KEY_LENGTH = 128
+_BATCH = 1000
 _METADATA = MetaData()
 CURVES = Table(
     "jigsaw_curves",
     _METADATA,
     Column("uid", String(32), primary_key=True),
-    Column("key", String(128), primary_key=True),
+    Column("key", String(_KEY_LENGTH), primary_key=True),
     Column("step", BigInteger, primary_key=True, autoincrement=False),
     Column("value", Double),
     # MySQL has no NaN or infinity: they are kept by name, with no value.
@@ -38,20 +43,25 @@ class CurveWriter:
     """
 
     def __init__(self, engine: Engine, uid: str, every: float = 1.0) -> None:
-        _METADATA.create_all(engine, checkfirst=True)
+        ensure_tables(engine, _METADATA)
         self._engine = engine
         self._uid = uid
         self._every = every
         self._rows: dict[tuple[str, int], dict[str, Any]] = {}
+        self._done: set[tuple[str, int]] = set()
         self._started = self._written = time.monotonic()
 
     def add(self, step: int, logs: Mapping[str, float]) -> None:
-        """Remember the numbers of one step; a key reported twice at a step keeps its first value."""
+        """Remember the numbers of one step; a key reported twice at a step keeps its first value.
+
+        Raises:
+            UsageError: a key is longer than its column.
+        """
         now = time.monotonic()
         for key, value in logs.items():
-            self._rows.setdefault(
-                (key, step), _row(self._uid, key, step, value, now - self._started)
-            )
+            if (key, step) not in self._done:
+                row = _row(self._uid, key, step, value, now - self._started)
+                self._rows.setdefault((key, step), row)
         if now - self._written >= self._every:
             self.flush()
 
@@ -61,6 +71,7 @@ class CurveWriter:
         if self._rows:
             with self._engine.begin() as connection:
                 connection.execute(insert(CURVES), list(self._rows.values()))
+            self._done.update(self._rows)
             self._rows.clear()
 
 
@@ -74,15 +85,23 @@ def read_curves(
         uids: the trials' own names.
         keys: the curve keys wanted; None means all.
     """
-    _METADATA.create_all(engine, checkfirst=True)
-    query = select(CURVES).where(CURVES.c.uid.in_(uids))
-    if keys is not None:
-        query = query.where(CURVES.c.key.in_(keys))
+    ensure_tables(engine, _METADATA)
+    query = select(CURVES) if keys is None else select(CURVES).where(CURVES.c.key.in_(keys))
     with engine.connect() as connection:
-        frame = pd.read_sql(query.order_by(CURVES.c.uid, CURVES.c.key, CURVES.c.step), connection)
+        frame = pd.concat(
+            [
+                pd.read_sql(query.where(CURVES.c.uid.in_(some)), connection)
+                for some in _batches(sorted(set(uids)))
+            ]
+        ).sort_values(["uid", "key", "step"], ignore_index=True)
     special = frame.pop("special")
     frame["value"] = frame["value"].astype(float).where(special.isna(), special.map(_number))
     return frame
+
+
+def _batches(uids: Sequence[str]) -> list[Sequence[str]]:
+    """Split what would be more parameters than a database takes in one query."""
+    return [uids[i : i + _BATCH] for i in range(0, max(len(uids), 1), _BATCH)]
 
 
 def _number(text: str | None) -> float:
@@ -90,8 +109,12 @@ def _number(text: str | None) -> float:
 
 
 def _row(uid: str, key: str, step: int, value: float, seconds: float) -> dict[str, Any]:
+    if len(key) > _KEY_LENGTH:
+        raise UsageError(
+            f"curve key {key!r} has {len(key)} characters; at most {_KEY_LENGTH} are kept"
+        )
     finite = math.isfinite(value)
     return {
-        "uid": uid, "key": key, "step": step, "seconds": seconds,
+        "uid": uid, "key": key, "step": int(step), "seconds": seconds,
         "value": float(value) if finite else None, "special": None if finite else str(float(value)),
     }  # fmt: skip

@@ -30,7 +30,7 @@ class TrialFailed(JigsawError):
 
     def __init__(self, failures: dict[int, str]) -> None:
         self.failures = failures
-        last = {rank: text.strip().splitlines()[-1] for rank, text in failures.items()}
+        last = {rank: (text.strip().splitlines() or ["?"])[-1] for rank, text in failures.items()}
         super().__init__("; ".join(f"rank {rank}: {line}" for rank, line in last.items()))
 
 

@@ -18,6 +18,8 @@ from sqlalchemy import (
     select,
 )
 
+from study.schema import ensure_tables
+
 __all__ = ["EVALUATIONS", "read_evaluations", "save_evaluations"]
 
 _METADATA = MetaData()
@@ -33,6 +35,8 @@ EVALUATIONS = Table(
     Column("high", Double, nullable=False),
     Column("l2", Double, nullable=False),
     Column("images", Integer, nullable=False),
+    # Databases return rows in any order, and one batch shares its time.
+    Column("place", Integer, nullable=False),
     Column("made", DateTime, nullable=False),
 )
 _COLUMNS = ["attack", "epsilon", "classifier", "error", "low", "high", "l2", "images"]
@@ -40,8 +44,11 @@ _COLUMNS = ["attack", "epsilon", "classifier", "error", "low", "high", "l2", "im
 
 def save_evaluations(engine: Engine, study: str, frame: pd.DataFrame) -> None:
     """Store rows of `objectives.evaluation.error_table`; rows of the same attacks are replaced."""
-    _METADATA.create_all(engine, checkfirst=True)
-    rows = frame[_COLUMNS].assign(study=study, made=datetime.now(UTC).replace(tzinfo=None))
+    ensure_tables(engine, _METADATA)
+    if frame.empty:
+        return
+    made = datetime.now(UTC).replace(tzinfo=None)
+    rows = frame[_COLUMNS].assign(study=study, made=made, place=range(len(frame)))
     old = (EVALUATIONS.c.study == study) & EVALUATIONS.c.attack.in_(
         frame["attack"].unique().tolist()
     )
@@ -52,9 +59,11 @@ def save_evaluations(engine: Engine, study: str, frame: pd.DataFrame) -> None:
 
 def read_evaluations(engine: Engine, study: str) -> pd.DataFrame:
     """Return what was stored for a study, in the order it was stored; empty when nothing was."""
-    _METADATA.create_all(engine, checkfirst=True)
-    query = select(*[EVALUATIONS.c[c] for c in [*_COLUMNS, "made"]]).where(
-        EVALUATIONS.c.study == study
+    ensure_tables(engine, _METADATA)
+    query = (
+        select(*[EVALUATIONS.c[c] for c in [*_COLUMNS, "made"]])
+        .where(EVALUATIONS.c.study == study)
+        .order_by(EVALUATIONS.c.made, EVALUATIONS.c.place)
     )
     with engine.connect() as connection:
-        return pd.read_sql(query, connection).sort_values("made", kind="stable", ignore_index=True)
+        return pd.read_sql(query, connection)

@@ -44,7 +44,9 @@ def shadowed() -> str | None:
     for name in _OURS:
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:
-            return f"package {name!r} is missing from the installation at {home}; install jigsaw again"
+            return (
+                f"package {name!r} is missing from the installation at {home}; install jigsaw again"
+            )
         if Path(spec.origin).resolve().parent.parent != home:
             return (
                 f"{spec.origin} hides jigsaw's own {name!r}; rename it, work in another folder, "

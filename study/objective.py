@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from inspect import isabstract
 from typing import Any, ClassVar, Literal, Protocol
 
 from pydantic import TypeAdapter, ValidationError
@@ -104,6 +105,9 @@ def load_objective(name: str, settings: Mapping[str, Any]) -> Objective:
         raise UsageError(
             f"objective {name!r} is {found!r}, not a subclass of study.objective.Objective"
         )
+    if isabstract(found):
+        lacking = " and ".join(sorted(found.__abstractmethods__))
+        raise UsageError(f"objective {name!r} does not define {lacking}")
     try:
         return found(**settings)
     except ValidationError as error:

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import sys
+import traceback
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -31,14 +32,16 @@ def resolve(text: str, what: str) -> Any:
         return getattr(module, name)
     except AttributeError:
         public = ", ".join(sorted(n for n in vars(module) if not n.startswith("_"))[:20])
-        raise UsageError(f"{what} {text!r}: {place} has no {name!r}; it has {public}") from None
+        raise UsageError(
+            f"{what} {text!r}: {place} has no {name!r}; it has {public or 'nothing'}"
+        ) from None
 
 
 def _from_name(place: str, what: str) -> ModuleType:
     try:
         return importlib.import_module(place)
-    except (ImportError, TypeError, ValueError) as error:
-        raise UsageError(f"{what} module {place!r} cannot be imported: {error}") from error
+    except Exception as error:
+        raise UsageError(f"{what} module {place!r} cannot be imported: {_why(error)}") from error
 
 
 def _from_file(path: Path, what: str) -> ModuleType:
@@ -55,7 +58,18 @@ def _from_file(path: Path, what: str) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException as error:
         del sys.modules[name]
-        raise
+        if not isinstance(error, Exception):
+            raise
+        raise UsageError(f"{what} file {str(path)!r} cannot be imported: {_why(error)}") from error
     return module
+
+
+def _why(error: Exception) -> str:
+    """Say what was raised and, where the user's own file raised it, in which line."""
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error}"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if len(frames) > 1 else ""
+    return f"{type(error).__name__}: {error}{place}"

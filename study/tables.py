@@ -1,14 +1,18 @@
 """Tables on stdout: for people, or for the next program."""
 
 import sys
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from rich.tree import Tree
 
-__all__ = ["Format", "show"]
+from study.space import Condition, Domain, condition_text
+
+__all__ = ["Format", "show", "show_space"]
 
 Format = Literal["table", "json", "csv"]
 
@@ -36,8 +40,34 @@ def _print_table(frame: pd.DataFrame, title: str) -> None:
         table.add_column(Text(str(column)), justify="right" if right else "left")
     for row in frame.itertuples(index=False):
         table.add_row(*[Text(_cell(value)) for value in row])
+    _print(table)
+
+
+def show_space(domains: Iterable[tuple[Condition, Domain]]) -> None:
+    """Print what `study.space.walk` yields as a tree: parameters under the choices they depend on."""
+    root = Tree(Text("search space"))
+    branches = {"": root}
+    parameters: dict[tuple[str, str], Tree] = {}
+    for condition, domain in domains:
+        held: Condition = {}
+        where = root
+        for name, values in condition.items():
+            parent = parameters.get((condition_text(held), name))
+            choices = " | ".join(map(str, values))
+            label = f"if {choices}" if parent else f"if {name} = {choices}"
+            held = held | {name: values}
+            place = condition_text(held)
+            if place not in branches:
+                branches[place] = (parent or where).add(Text(label))
+            where = branches[place]
+        leaf = where.add(Text(f"{domain.name}: {domain}"))
+        parameters[condition_text(held), domain.name] = leaf
+    _print(root)
+
+
+def _print(thing: Table | Tree) -> None:
     width = None if sys.stdout.isatty() else 200
-    Console(file=sys.stdout, width=width).print(table)
+    Console(file=sys.stdout, width=width).print(thing)
 
 
 def _cell(value: Any) -> str:

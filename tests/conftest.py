@@ -1,9 +1,15 @@
 """Fixtures every test may use. The real-data folder is named here and nowhere else."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
+
+from tests.databases import PostgreSQL, Unavailable, postgresql
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("JIGSAW_DATA", ROOT.parent / "shared" / "data"))
@@ -15,3 +21,37 @@ def real_data() -> Path:
     if not (DATA / "README.md").is_file():
         pytest.skip(f"no real data at {DATA}: set JIGSAW_DATA to the folder that holds it")
     return DATA
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgreSQL]:
+    """A PostgreSQL server that the suite starts and stops, or a skip that says why there is none."""
+    try:
+        with postgresql() as server:
+            yield server
+    except Unavailable as reason:
+        pytest.skip(f"no PostgreSQL: {reason}")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database of each kind; it holds Optuna's tables or can be given them."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'study.db'}"
+    server: PostgreSQL = request.getfixturevalue("postgresql_server")
+    return server.new_database()
+
+
+@pytest.fixture(autouse=True)
+def _close_connections() -> Iterator[None]:
+    """Close what a test left in connection pools: an unclosed connection is a warning, hence an error."""
+    opened: list[Any] = []
+
+    def remember(connection: Any, record: Any) -> None:
+        opened.append(connection)
+
+    event.listen(Pool, "connect", remember)
+    yield
+    event.remove(Pool, "connect", remember)
+    for connection in opened:
+        connection.close()

@@ -57,7 +57,9 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
     row.update(trial.params)
     for key, value in trial.user_attrs.items():
         if isinstance(value, dict) and key not in _OBJECTS:
-            row.update({f"{key}.{name}": item for name, item in value.items()})
+            for name, item in value.items():
+                row.setdefault(f"{key}.{name}", item)
         elif key not in _OBJECTS:
-            row[key] = value
+            # An attribute never hides a column or a parameter of its name.
+            row.setdefault(key, value)
     return row

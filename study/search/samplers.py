@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
+from importlib.util import find_spec
 from typing import Any
 
 import optuna
@@ -37,6 +38,10 @@ PRUNERS: dict[str, tuple[type[BasePruner], dict[str, Scalar]]] = {
 }
 
 
+# Packages that Optuna imports only when such a sampler draws, in the middle of a trial.
+_PACKAGES = {"cmaes": "cmaes", "gp": "torch"}
+
+
 def build_sampler(conditions: Conditions) -> BaseSampler:
     """Build the study's sampler; its random numbers depend on the study's seed and the trial's number.
 
@@ -44,9 +49,10 @@ def build_sampler(conditions: Conditions) -> BaseSampler:
     share a seed do not draw the same point.
 
     Raises:
-        UsageError: unknown name or arguments.
+        UsageError: unknown name or arguments, or the sampler's package is not installed.
     """
     kind, arguments = _find(conditions.sampler, "sampler", SAMPLERS)
+    _check_installed(conditions.sampler)
 
     def make(seed: int) -> BaseSampler:
         with warnings.catch_warnings():
@@ -89,6 +95,14 @@ def _find(
         raise UsageError(f"{what} {name!r} is unknown; allowed: {', '.join(known)}")
     kind, defaults = known[name]
     return kind, {**defaults, **arguments}
+
+
+def _check_installed(text: str) -> None:
+    package = _PACKAGES.get(parse_name(text, "sampler")[0])
+    if package is not None and find_spec(package) is None:
+        raise UsageError(
+            f"sampler {text!r} needs the package {package}, which is not installed: pip install {package}"
+        )
 
 
 def _call(kind: type[Any], arguments: Mapping[str, Scalar], text: str, what: str) -> Any:

@@ -1,15 +1,19 @@
 """Rank 0's side of a worker: ask for trials, record their reports, tell how they ended."""
 
+import json
+import math
 import os
 import socket
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage, _CachedStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -17,7 +21,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from study.conditions import Conditions, agree
 from study.curves import CurveWriter
 from study.errors import UsageError
-from study.objective import Objective, digest, encode, load_objective
+from study.objective import Objective, Result, digest, encode, load_objective
 from study.provenance import process_alive, provenance
 from study.search.growth import grow
 from study.search.studies import conditions_of, finished, load_study, remember
@@ -115,11 +119,15 @@ class Session:
         return trial.should_prune()
 
     def finish(self, outcome: Outcome) -> None:
-        """Write down how the trial ended."""
+        """Write down how the trial ended; a result that cannot be stored fails the trial."""
         trial, curves = self._running()
         curves.flush()
         attributes: dict[str, Any] = {"cost": dict(outcome.cost)}
         if outcome.state == "complete" and outcome.result is not None:
+            refusal = _refusal(outcome.result)
+            if refusal is not None:
+                self._tell(TrialState.FAIL, attributes | {"failure": refusal})
+                return
             attributes |= dict(outcome.result.attributes)
             self._keep(trial, outcome.result.files)
             self._tell(TrialState.COMPLETE, attributes, outcome.result.value)
@@ -161,6 +169,18 @@ class Session:
                 upload_artifact(study_or_trial=trial, file_path=str(path), artifact_store=store)
 
 
+def _refusal(result: Result) -> str | None:
+    """Say why a database cannot hold the result, or None when it can."""
+    if math.isnan(result.value):
+        return "its value is not a number"
+    for key, value in result.attributes.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError) as error:
+            return f"its attribute {key!r} cannot be stored: {error}"
+    return None
+
+
 def _adopt(study: Study, url: str, wanted: Mapping[str, Any]) -> Conditions:
     if wanted.get("objective") is None:
         raise UsageError(
@@ -182,8 +202,10 @@ def _settle_abandoned(study: Study) -> None:
 
 def _fail_abandoned(study: Study, trial: FrozenTrial) -> None:
     reason = f"its worker (process {trial.user_attrs['owner']['pid']}) died"
-    study._storage.set_trial_user_attr(trial._trial_id, "failure", reason)
-    study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+    # Another worker that joins at this moment may settle it first.
+    with suppress(UpdateFinishedTrialError):
+        study._storage.set_trial_user_attr(trial._trial_id, "failure", reason)
+        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
 
 def _rdb(study: Study) -> RDBStorage:

@@ -1,6 +1,5 @@
 """Open the database a study lives in: any URL Optuna's relational storage takes."""
 
-import warnings
 from pathlib import Path
 
 import optuna
@@ -16,17 +15,20 @@ __all__ = ["open_storage", "printable"]
 # The drivers of our extras, for URLs that name only the database.
 _DRIVERS = {
     "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
     "mysql": "mysql+pymysql",
     "mariadb": "mysql+pymysql",
 }
 _BUSY_SECONDS = 60
+# Drivers take these in the query of a URL too, where SQLAlchemy would show them.
+_SECRETS = ("password", "passwd", "passfile", "sslpassword")
 
 
 def printable(url: str) -> str:
     """Return the URL without its password: the only form that may be printed or stored."""
     try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
+        return _hidden(_parse(url))
+    except UsageError:
         return "<unreadable URL>"
 
 
@@ -53,13 +55,15 @@ def open_storage(url: str, *, create: bool = False) -> RDBStorage:
         storage = RDBStorage(parsed.render_as_string(hide_password=False), engine_kwargs=options)
         if sqlite:
             _use_wal(storage)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
+        driver = getattr(error.__cause__ or error, "name", None) or "of this database"
         raise UsageError(
-            f"storage {printable(url)!r} needs the driver {error.name!r}: pip install 'jigsaw[postgres]' or 'jigsaw[mysql]'"
+            f"storage {_hidden(parsed)!r} needs the driver {driver!r}: pip install 'jigsaw[postgres]' or 'jigsaw[mysql]'"
         ) from None
-    except (SQLAlchemyError, ImportError) as error:
+    except (SQLAlchemyError, RuntimeError) as error:
+        # RuntimeError: the tables are of an Optuna too old or too new.
         raise UsageError(
-            f"storage {printable(url)!r} cannot be opened: {_first_line(error)}"
+            f"storage {_hidden(parsed)!r} cannot be opened: {_first_line(error)}"
         ) from None
     return storage
 
@@ -67,13 +71,23 @@ def open_storage(url: str, *, create: bool = False) -> RDBStorage:
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise UsageError(
             "storage is not a database URL; expected one such as sqlite:///runs/study.db "
             "or postgresql://user@host/database"
         ) from None
+    if "@" in (parsed.host or ""):
+        # Not shown: what follows the first @ is a part of the password.
+        raise UsageError(
+            "storage URL has an @ in its password or its host; write %40 for an @ in a password"
+        )
     driver = _DRIVERS.get(parsed.drivername)
     return parsed.set(drivername=driver) if driver else parsed
+
+
+def _hidden(url: URL) -> str:
+    secrets = {name: "***" for name in url.query if name in _SECRETS}
+    return url.update_query_dict(secrets).render_as_string(hide_password=True)
 
 
 def _check_file(url: URL, create: bool) -> None:
@@ -83,9 +97,18 @@ def _check_file(url: URL, create: bool) -> None:
         )
     path = Path(url.database)
     if create:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
     elif not path.is_file():
         raise UsageError(f"storage file {str(path)!r} does not exist (looked in {Path.cwd()})")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"storage folder {str(folder)!r} cannot be made: {error.strerror}"
+        ) from None
 
 
 def _use_wal(storage: RDBStorage) -> None:
@@ -94,8 +117,13 @@ def _use_wal(storage: RDBStorage) -> None:
         # WAL survives a crash of the process at NORMAL, and costs no fsync per commit.
         connection.execute("PRAGMA synchronous=NORMAL")  # type: ignore[attr-defined]
 
-    with warnings.catch_warnings(), storage.engine.connect() as connection:
-        connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+    # Connections made while the tables were checked do not know the pragma.
+    storage.scoped_session.remove()
+    storage.engine.dispose()
+    with storage.engine.connect() as connection:
+        mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar()
+        if mode != "wal":  # switching needs the file for itself, reading does not
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
 
 
 def _first_line(error: Exception) -> str:

@@ -1,7 +1,8 @@
 """Create, load and list studies; keep a study's conditions as its user attributes."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import optuna
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import ValidationError
 
 from study.conditions import Conditions
 from study.errors import UsageError
-from study.objective import Objective
+from study.objective import Objective, explain
 from study.search.samplers import build_pruner, build_sampler
 from study.search.storage import open_storage, printable
-from study.space import Scalar, check_point
+from study.space import Domain, Scalar, fill_point, walk
 
 __all__ = [
     "artifact_folder",
@@ -37,7 +39,9 @@ def create_study(url: str, name: str, conditions: Conditions, objective: Objecti
     Raises:
         UsageError: the name is taken, or a condition cannot be.
     """
-    _check_fixed(objective, conditions.fixed)
+    fixed = _fixed(objective, conditions.fixed)
+    conditions = conditions.model_copy(update={"fixed": fixed})
+    first = fill_point(objective.suggest, {}, {**objective.default, **fixed})
     sampler, pruner = build_sampler(conditions), build_pruner(conditions)
     storage = open_storage(url, create=True)
     try:
@@ -54,7 +58,7 @@ def create_study(url: str, name: str, conditions: Conditions, objective: Objecti
         ) from None
     remember(study, conditions, objective, url)
     if objective.default:
-        enqueue(study, objective, {**objective.default, **conditions.fixed})
+        study.enqueue_trial(first)
     return study
 
 
@@ -77,11 +81,20 @@ def load_study(url: str, name: str) -> Study:
 
 
 def conditions_of(study: Study) -> Conditions | None:
-    """Return what the study remembers, or None for a study of plain Optuna."""
+    """Return what the study remembers, or None for a study of plain Optuna.
+
+    Raises:
+        UsageError: what is remembered is not what Jigsaw wrote.
+    """
     attributes = study.user_attrs
     if "objective" not in attributes:
         return None
-    return Conditions.model_validate(attributes)
+    try:
+        return Conditions.model_validate(attributes)
+    except ValidationError as error:
+        raise UsageError(
+            f"study {study.study_name!r} remembers conditions that cannot be: {explain(error)}"
+        ) from None
 
 
 def remember(study: Study, conditions: Conditions, objective: Objective, url: str) -> Conditions:
@@ -96,7 +109,8 @@ def remember(study: Study, conditions: Conditions, objective: Objective, url: st
             f"study {study.study_name!r} has directions {directions}, and {conditions.objective} needs "
             f"[{objective.direction!r}]: optuna create-study --direction {objective.direction}"
         )
-    folder = conditions.artifacts or str(artifact_folder(url))
+    # Workers of one study may start in different folders.
+    folder = str(Path(conditions.artifacts or artifact_folder(url)).absolute())
     kept = conditions.model_copy(update={"settings": objective.settings, "artifacts": folder})
     for key, value in kept.model_dump(mode="json").items():
         study.set_user_attr(key, value)
@@ -125,16 +139,22 @@ def artifact_folder(url: str) -> Path:
 def enqueue(study: Study, objective: Objective, values: Mapping[str, Scalar]) -> None:
     """Queue a point of the search space; it is evaluated before anything new is sampled.
 
-    Parameters that the point leaves out take the objective's defaults.
+    Parameters that the point leaves out take the study's fixed values, else the objective's defaults;
+    what only other choices ask for is left to the sampler.
 
     Raises:
-        UsageError: a value is outside its domain, or names no parameter at that point.
+        UsageError: a value is outside its domain, names no parameter at that point, or contradicts what
+            the study fixes.
     """
-    point = dict(objective.default) | dict(values)
-    wanted = _asked_at(objective, point)
-    strangers = [name for name in values if name not in wanted]
-    check_point(objective.suggest, wanted | {name: values[name] for name in strangers})
-    study.enqueue_trial(wanted)
+    conditions = conditions_of(study)
+    fixed = conditions.fixed if conditions else {}
+    point = fill_point(objective.suggest, values, {**objective.default, **fixed})
+    for name in values:
+        if name in fixed and point[name] != fixed[name]:
+            raise UsageError(
+                f"study {study.study_name!r} fixes {name} to {fixed[name]!r}, not {point[name]!r}"
+            )
+    study.enqueue_trial(point)
 
 
 def finished(study: Study) -> int:
@@ -159,7 +179,7 @@ def find_trial(study: Study, which: str) -> FrozenTrial:
         raise UsageError(f"study {study.study_name!r} has no complete trial yet")
     if which == "best":
         return complete[study.best_trial.number]
-    if not which.isdigit() or int(which) not in complete:
+    if not which.isdecimal() or int(which) not in complete:
         near = ", ".join(map(str, sorted(complete)[:20]))
         raise UsageError(
             f"trial {which!r} of {study.study_name!r}: allowed: best, or a complete one: {near}"
@@ -197,25 +217,23 @@ def study_names(url: str) -> list[str]:
     return list(optuna.get_all_study_names(open_storage(url)))
 
 
-def _asked_at(objective: Objective, point: Mapping[str, Any]) -> dict[str, Any]:
-    from study.space import Given
-
-    given = Given(dict(point))
-    objective.suggest(given)
-    return {name: given.values[name] for name in given.asked}
-
-
-def _check_fixed(objective: Objective, fixed: Mapping[str, Scalar]) -> None:
-    from study.space import walk
-
-    domains: dict[str, list[Any]] = {}
-    for _, domain in walk(objective.suggest):
+def _fixed(objective: Objective, fixed: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Return the values as the space knows them, if it does: 8 may mean 8.0."""
+    domains: dict[str, list[Domain]] = {}
+    for _, domain in walk(objective.suggest) if fixed else ():
         domains.setdefault(domain.name, []).append(domain)
-    for name, value in fixed.items():
-        if name not in domains:
-            raise UsageError(f"--fix {name}: no such parameter; see `jigsaw space`")
-        if not any(value in domain for domain in domains[name]):
-            raise UsageError(f"--fix {name}={value}: allowed: {'; '.join(map(str, domains[name]))}")
+    return {name: _fixed_value(name, value, domains) for name, value in fixed.items()}
+
+
+def _fixed_value(name: str, value: Scalar, domains: Mapping[str, Sequence[Domain]]) -> Scalar:
+    if name not in domains:
+        close = get_close_matches(name, domains, n=3) or sorted(domains)
+        raise UsageError(f"--fix {name}: no such parameter; near it: {', '.join(close)}")
+    fits = [d.member(value) for d in domains[name] if d.member(value) in d]
+    if not fits:
+        raise UsageError(f"--fix {name}={value}: allowed: {'; '.join(map(str, domains[name]))}")
+    found: Scalar = fits[0]
+    return found
 
 
 def _save_note(study: Study, note: str) -> None:

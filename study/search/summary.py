@@ -1,34 +1,45 @@
 """A study in a few numbers."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 from optuna.study import Study, StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
+from study.errors import UsageError
 from study.search.frames import trials_frame
 
 __all__ = ["best_trials", "summary", "time_by_state"]
 
 
 def summary(study: Study) -> dict[str, Any]:
-    """Return name, trials by state, best value, and processor time spent by state."""
+    """Return name, trials by state, best value, and processor time spent.
+
+    A study of several objectives (of plain Optuna) has no best value.
+    """
     trials = study.get_trials(deepcopy=False)
     counts = {s.name.lower(): sum(t.state == s for t in trials) for s in TrialState}
-    complete = [t.value for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
-    best = max if study.direction == StudyDirection.MAXIMIZE else min
-    spent = sum(t.user_attrs.get("cost", {}).get("cpu_seconds", 0.0) for t in trials)
+    spent = sum(_cpu_seconds(trial) for trial in trials)
     return {
         "study": study.study_name,
         "trials": len(trials),
         **counts,
-        "best": best(complete) if complete else None,
+        "best": _best(study, trials),
         "cpu_seconds": round(spent, 1),
     }
 
 
 def best_trials(study: Study, top: int) -> pd.DataFrame:
-    """Return the best complete trials, best first: number, value, seconds, parameters."""
+    """Return the best complete trials, best first: number, value, seconds, parameters.
+
+    Raises:
+        UsageError: the study optimises several values at once.
+    """
+    if len(study.directions) > 1:
+        raise UsageError(
+            f"study {study.study_name!r} optimises {len(study.directions)} values at once: no trial is the best"
+        )
     frame = trials_frame(study)
     frame = frame[frame["state"] == "complete"]
     ascending = study.direction == StudyDirection.MINIMIZE
@@ -42,3 +53,15 @@ def time_by_state(study: Study) -> pd.DataFrame:
     frame = trials_frame(study)
     rows = frame.groupby("state")["seconds"].agg(trials="size", seconds="sum").reset_index()
     return rows.assign(share=rows["seconds"] / max(rows["seconds"].sum(), 1e-9))
+
+
+def _best(study: Study, trials: Sequence[FrozenTrial]) -> float | None:
+    if len(study.directions) > 1:
+        return None
+    best = max if study.direction == StudyDirection.MAXIMIZE else min
+    return best((t.values[0] for t in trials if t.state == TrialState.COMPLETE), default=None)
+
+
+def _cpu_seconds(trial: FrozenTrial) -> float:
+    cost = trial.user_attrs.get("cost")
+    return float(cost.get("cpu_seconds", 0.0)) if isinstance(cost, dict) else 0.0

@@ -111,6 +111,7 @@ def test_of_plain_optuna(plain_study: Study) -> None:
     assert "A study of plain Optuna: it remembers no conditions." in reader.text
     assert f"{plain_study.best_value:.4g}" in reader.text
     assert "Curves of value" in text
+    assert "No trial reported" not in text
     assert "x (log)" in text
 
 
@@ -154,6 +155,22 @@ def test_a_broken_picture_of_a_trial_is_left_out(url: str, tmp_path: Path) -> No
 def test_refuses_a_place_that_is_none(plain_study: Study, tmp_path: Path, where: str) -> None:
     with pytest.raises(UsageError, match="must be a file in a folder that exists"):
         write_report(plain_study, tmp_path / where)
+
+
+def test_an_old_report_outlives_a_fault(
+    plain_study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(UsageError, match=r"report .* cannot be written: No space left on device"):
+        write_report(plain_study, path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.glob("*report*")) == [path]
 
 
 def test_refuses_a_picture_that_is_none(plain_study: Study, tmp_path: Path) -> None:

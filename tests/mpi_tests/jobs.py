@@ -1,38 +1,78 @@
-"""Run a script under mpiexec, with a limit that ends the whole job, not only its launcher."""
+"""Run a real MPI job under a hard limit, and see that it leaves nothing behind."""
 
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["mpiexec", "run_job"]
+ROOT = Path(__file__).resolve().parents[2]
+MPIEXEC = Path(sys.executable).with_name("mpiexec")
 
 
-def mpiexec() -> str:
-    """The launcher that was installed beside the interpreter."""
-    return str(Path(sys.executable).with_name("mpiexec"))
+@dataclass(frozen=True)
+class Done:
+    """How a job ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """This environment, less what would make a process believe that it is a rank already."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PMI", "OMPI", "HYDRA"))}
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return kept | threads | {"PYTHONPATH": str(ROOT)} | extra
+
+
+def start(
+    ranks: int, *arguments: str, cwd: Path, launcher: Path | None = None, **extra: str
+) -> "subprocess.Popen[str]":
+    """Start `python arguments...` on some ranks; `launcher` is the bin folder of another environment."""
+    here = (MPIEXEC, Path(sys.executable))
+    mpiexec, python = here if launcher is None else (launcher / "mpiexec", launcher / "python")
+    return subprocess.Popen(
+        [str(mpiexec), "-n", str(ranks), str(python), *arguments],
+        cwd=cwd, env=environment(**extra), text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def finish(job: "subprocess.Popen[str]", limit: float) -> Done:
+    """Wait for a job; one that outlives its limit is killed whole, and fails the test."""
+    try:
+        out, err = job.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        os.killpg(job.pid, signal.SIGKILL)
+        out, err = job.communicate()
+        raise AssertionError(f"the job ran longer than {limit:g} s:\n{out}\n{err}") from None
+    return Done(job.returncode, out, err)
+
+
+def mpi(ranks: int, *arguments: str, cwd: Path, limit: float = 60, **extra: str) -> Done:
+    """Run a job to its end."""
+    return finish(start(ranks, *arguments, cwd=cwd, **extra), limit)
 
 
 def run_job(ranks: int, script: Path, *arguments: object, limit: float = 60.0) -> str:
-    """Run `script` on so many ranks and return what it printed.
+    """Run a script of ours on some ranks and return what it printed; its failure is the test's."""
+    done = mpi(ranks, str(script), *map(str, arguments), cwd=ROOT, limit=limit)
+    assert done.code == 0, f"exit {done.code}:\n{done.out}{done.err}"
+    return done.out + done.err
 
-    Raises:
-        AssertionError: it failed, or ran longer than `limit` seconds.
-    """
-    command = [mpiexec(), "-n", str(ranks), sys.executable, str(script), *map(str, arguments)]
-    root = Path(__file__).resolve().parents[2]
-    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    job = subprocess.Popen(
-        command, cwd=root, env=os.environ | threads | {"PYTHONPATH": str(root)}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
-    try:
-        printed, _ = job.communicate(timeout=limit)
-    except subprocess.TimeoutExpired:
-        os.killpg(job.pid, signal.SIGKILL)
-        printed, _ = job.communicate()
-        raise AssertionError(f"ran longer than {limit} s:\n{printed}") from None
-    if job.returncode:
-        raise AssertionError(f"exit {job.returncode}:\n{printed}")
-    return printed
+
+def processes_naming(text: str) -> list[str]:
+    """Command lines of live processes that contain `text`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if text in line:
+            found.append(line)
+    return found

@@ -1,0 +1,280 @@
+"""Both objectives end to end on digits: prepared, suggested, evaluated, reported, pruned, repeated."""
+
+import json
+from io import BytesIO
+
+import models  # noqa: F401  makes Chainer importable
+
+# isort: split
+import chainer
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from models import weights
+from models.generators import build
+from objectives.attack import AttackObjective, AttackSettings, _budgets
+from objectives.baselines import noop, random_sign
+from objectives.classifier import ClassifierObjective, ClassifierSpec
+from objectives.evaluation import error_rates, network_attack
+from objectives.retraining import retrain
+from objectives.spec import AttackSpec
+from study.errors import TrialPruned, UsageError
+from study.objective import Objective, Result, decode, encode, load_objective
+from study.space import Given, check_point
+from study.world import World
+
+TINY = {
+    "data": "digits", "train": ("plain-w8", "resnet8-w4"), "tune": ("plain-w8@1",),
+    "report": ("vgg-w4",), "epsilons": (8, 40), "images": 160, "tune_images": 50, "reports": 4,
+    "classifier_images": 3000,
+}  # fmt: skip
+SPEC = AttackSpec.from_parameters(
+    {
+        "arch.name": "resnet",
+        "arch.width": 4,
+        "arch.downs": 1,
+        "arch.blocks": 0,
+        "batch.size": 16,
+        "epsilon.values": (8, 16, 40),
+    }
+)
+
+
+class Recorder:
+    """A report that remembers, and prunes at its n-th call if asked to."""
+
+    def __init__(self, prune_at: int | None = None) -> None:
+        self.calls: list[tuple[int, float, dict[str, float]]] = []
+        self.prune_at = prune_at
+
+    def __call__(self, step, value=None, logs=None) -> None:
+        self.calls.append((step, value, dict(logs or {})))
+        if len(self.calls) == self.prune_at:
+            raise TrialPruned("enough")
+
+
+@pytest.fixture(scope="module")
+def attack(tmp_path_factory) -> AttackObjective:
+    objective = AttackObjective(**TINY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JIGSAW_CACHE", str(tmp_path_factory.mktemp("cache")))
+        objective.prepare(World())
+    return objective
+
+
+def test_an_attack_trial_reports_at_equal_distances_and_leaves_its_results(attack) -> None:
+    report = Recorder()
+    result = attack.evaluate(SPEC, World(), report)
+    assert isinstance(result, Result)
+    assert [step for step, _, _ in report.calls] == [48, 80, 128, 160]
+    for _, value, logs in report.calls:
+        assert set(logs) == {"error.eps08", "error.eps40", "loss"}
+        assert value == pytest.approx((logs["error.eps08"] + logs["error.eps40"]) / 2)
+    last = report.calls[-1]
+    assert result.value == last[1]
+    assert {k: result.attributes[k] for k in ("error.eps08", "error.eps40")} == {
+        k: v for k, v in last[2].items() if k != "loss"
+    }
+    assert set(result.files) == {"weights.npz", "examples.png"}
+    assert Image.open(BytesIO(result.files["examples.png"])).size == (8 * 8 * 3, 3 * 8 * 3)
+
+
+def test_its_weights_are_those_that_were_scored(attack) -> None:
+    result = attack.evaluate(SPEC, World(), Recorder())
+    network = build(SPEC.arch, SPEC.epsilon, channels=1, seed=99)
+    with np.load(BytesIO(result.files["weights.npz"]), allow_pickle=False) as arrays:
+        weights.assign(network, dict(arrays))
+    assert network.count_params() == result.attributes["parameters"]
+    judge = attack._classifiers["plain-w8@1"]
+    again = error_rates(network_attack(network), [judge], *attack._tune_images(), (8, 40), World())
+    assert float(again.mean()) == result.value
+
+
+def test_training_makes_a_classifier_wrong_that_it_never_saw(attack) -> None:
+    longer = AttackObjective(**{**TINY, "images": 3200, "reports": 1, "epsilons": (8, 64)})
+    longer._classifiers, longer._clean = attack._classifiers, attack._clean
+    spec = AttackSpec.from_parameters(
+        {"arch.name": "resnet", "arch.width": 8, "arch.downs": 1, "arch.blocks": 0,
+         "optimizer.lr": 0.02, "batch.size": 32, "augment.flip": False, "epsilon.values": (8, 64)}
+    )  # fmt: skip
+    _, errors = longer.train(spec, World(), Recorder(), 0)
+    judge, tune = attack._classifiers["plain-w8@1"], attack._tune_images()
+    clean, noisy = (
+        error_rates(a, [judge], *tune, [64], World())[0, 0] for a in (noop, random_sign)
+    )
+    assert clean < 0.25
+    assert noisy < 0.45
+    assert errors[1] > noisy + 0.15
+    assert errors[1] > errors[0]
+
+
+def test_a_pruned_trial_stops_where_it_was_told(attack) -> None:
+    report = Recorder(prune_at=2)
+    with pytest.raises(TrialPruned, match="enough"):
+        attack.evaluate(SPEC, World(), report)
+    assert len(report.calls) == 2
+    assert chainer.config.train is True
+
+
+@pytest.mark.parametrize("loss", ["margin", "predicted", "least_likely"])
+@pytest.mark.parametrize("sampling", ["uniform", "small", "large"])
+def test_every_loss_and_sampling_trains(attack, loss, sampling) -> None:
+    spec = SPEC.model_copy(
+        update={
+            "loss": SPEC.loss.model_copy(update={"name": loss}),
+            "epsilon": SPEC.epsilon.model_copy(update={"sampling": sampling}),
+        }
+    )
+    report = Recorder()
+    attack.evaluate(spec, World(), report)
+    assert all(np.isfinite(logs["loss"]) for _, _, logs in report.calls)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "chances"),
+    [("uniform", [1 / 3] * 3), ("small", [4 / 7, 2 / 7, 1 / 7]), ("large", [1 / 7, 2 / 7, 4 / 7])],
+)
+def test_budgets_are_drawn_in_proportion(sampling, chances) -> None:
+    spec = AttackSpec.from_parameters({"epsilon.values": (4, 8, 16), "epsilon.sampling": sampling})
+    drawn = _budgets(spec, np.random.default_rng(0), 70_000)
+    found = [np.mean(drawn == value) for value in (4, 8, 16)]
+    np.testing.assert_allclose(found, chances, atol=0.01)
+
+
+def test_repeating_a_trial_gives_the_same_bits(attack) -> None:
+    once = retrain(attack, SPEC, 0, World(), {"study": "demo", "trial": 3})
+    trial = attack.evaluate(SPEC, World(), Recorder())
+    assert weights.encode(once.network) == trial.files["weights.npz"]
+    assert float(once.errors.mean()) == trial.value
+    other = retrain(attack, SPEC, 1, World(), {})
+    assert weights.digest(other.network) != weights.digest(once.network)
+
+
+def test_a_retrained_network_says_how_it_was_made(attack) -> None:
+    record = retrain(attack, SPEC, 5, World(), {"study": "demo", "trial": 3}).record
+    assert (record["study"], record["trial"], record["seed"], record["ranks"]) == ("demo", 3, 5, 1)
+    assert AttackSpec.model_validate(record["spec"]) == SPEC
+    assert record["conditions"] == attack.settings
+    assert record["data"] == {"name": "digits", "sha256": attack.data.digest}
+
+
+def test_a_trial_is_scored_on_tune_images_of_every_class(attack) -> None:
+    images, labels = attack._tune_images()
+    tune = attack.data.tune
+    rows = [np.flatnonzero((tune.images == image).all(axis=(1, 2, 3)))[0] for image in images]
+    assert (np.diff(rows) > 0).all()
+    np.testing.assert_array_equal(tune.labels[rows], labels)
+    assert len(images) == 50
+    assert set(labels) == set(range(10))
+
+
+OBJECTIVES = [
+    pytest.param(AttackObjective, TINY, id="attack"),
+    pytest.param(
+        ClassifierObjective, {"data": "digits", "images": 200, "reports": 2}, id="classifier"
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "settings"), OBJECTIVES)
+def test_settings_build_the_same_objective_again(kind: type[Objective], settings) -> None:
+    objective = kind(**settings)
+    again = load_objective(f"{kind.__module__}:{kind.__name__}", objective.settings)
+    assert again.settings == objective.settings
+    assert again.note == objective.note
+    assert len(objective.note) > 20
+
+
+@pytest.mark.parametrize(("kind", "settings"), OBJECTIVES)
+def test_the_default_is_a_point_of_the_space_and_survives_json(kind, settings) -> None:
+    objective = kind(**settings)
+    point = check_point(objective.suggest, objective.default)
+    spec = objective.suggest(Given(point))
+    assert decode(objective, encode(objective, spec)) == spec
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tune": ("plain-w8",)}, "classifier 'plain-w8' is in the sets 'train' and 'tune'; the"),
+        ({"report": ("plain-w8@1",)}, "classifier 'plain-w8@1' is in the sets 'tune' and 'report'"),
+    ],
+)
+def test_sets_that_overlap_are_refused(changes, said) -> None:
+    with pytest.raises(UsageError) as raised:
+        load_objective("objectives.attack:AttackObjective", {**TINY, **changes})
+    assert str(raised.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"epsilons": (0, 4)},
+            "epsilons is (0, 4): budgets must be different integers, each 1..255",
+        ),
+        ({"epsilons": (4, 4)}, "epsilons is (4, 4): budgets must be different integers"),
+        ({"epsilons": ()}, "epsilons is (): tuple should have at least 1 item"),
+        ({"images": 0}, "images is 0: input should be greater than or equal to 1"),
+        ({"train": ()}, "train is (): tuple should have at least 1 item"),
+        ({"epsilon": 4}, "epsilon is 4: extra inputs are not permitted"),
+    ],
+)
+def test_bad_settings_are_explained_in_one_sentence(changes, said) -> None:
+    with pytest.raises(UsageError) as raised:
+        load_objective("objectives.attack:AttackObjective", {**TINY, **changes})
+    text = str(raised.value)
+    assert text.startswith(f"settings of objectives.attack:AttackObjective: {said}")
+    assert "\n" not in text
+
+
+def test_one_thing_is_a_list_of_one() -> None:
+    settings = AttackSettings(train="vgg", tune="plain", report="mobilenet", epsilons=8)
+    assert (settings.train, settings.epsilons) == (("vgg",), (8,))
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.images = 3
+
+
+def test_more_tune_images_than_there_are_is_said_before_anything_is_trained(cache) -> None:
+    objective = AttackObjective(**{**TINY, "tune_images": 9999})
+    with pytest.raises(UsageError) as raised:
+        objective.prepare(World())
+    assert str(raised.value) == "tune_images is 9999, and digits has 300 tune images"
+    assert not cache.exists()
+
+
+@pytest.fixture(scope="module")
+def classifier() -> ClassifierObjective:
+    return ClassifierObjective(data="digits", images=1600, reports=4)
+
+
+def test_a_classifier_trial_learns_and_reports(classifier) -> None:
+    report = Recorder()
+    spec = ClassifierSpec(classifier="plain-w8")
+    result = classifier.evaluate(spec, World(), report)
+    assert [step for step, _, _ in report.calls] == [416, 800, 1216, 1600]
+    assert result.value == report.calls[-1][1] > 0.5
+    assert classifier.evaluate(spec, World(), Recorder()).value == result.value
+
+
+def test_a_pruned_classifier_trial_stops(classifier) -> None:
+    report = Recorder(prune_at=2)
+    with pytest.raises(TrialPruned):
+        classifier.evaluate(ClassifierSpec(classifier="plain-w2"), World(), report)
+    assert len(report.calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"lr": 0.0}, "spec: lr is 0.0: input should be greater than or equal to 0.000001"),
+        ({"name": "sgd"}, "spec: name is 'sgd': input should be 'adam' or 'momentum'"),
+        ({"batch": 0}, "spec: batch is 0: input should be greater than or equal to 1"),
+    ],
+)
+def test_bad_classifier_specs_are_explained(classifier, fields, said) -> None:
+    with pytest.raises(UsageError) as raised:
+        decode(classifier, json.dumps(fields).encode())
+    assert str(raised.value) == said
