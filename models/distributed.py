@@ -136,8 +136,7 @@ class _SharedStatistics(GeneralBatchNormalizationImpl):  # type: ignore[misc]
         if running_mean is not None:
             unbiased = var * self._count / max(self._count - 1, 1)
             for running, new in ((running_mean, mean), (running_var, unbiased)):
-                running *= decay
-                running += (1 - decay) * new
+                running[...] = decay * running + (1 - decay) * new
         return y, layout, running_mean, running_var, mean, var, inv_std, data
 
     def get_mean_and_var(

@@ -20,7 +20,7 @@ from objectives.losses import attack_loss, total_variation
 from objectives.pictures import examples_png
 from objectives.spec import AttackSpec, suggest
 from objectives.targets import CleanLogits, check_disjoint, load_targets
-from objectives.training import Batch, fit
+from objectives.training import Batch, fit, milestone
 from study.errors import UsageError
 from study.objective import Objective, Report, Result
 from study.space import Given, Scalar, Suggester
@@ -39,7 +39,7 @@ class AttackSettings(BaseModel):
         report: classifiers nothing of the study ever sees but its report.
         epsilons: the grid a trial is scored at, in 1/255 units, each 1..255; never sampled.
         images: images each trial trains on, >= 1.
-        tune_images: images a trial is scored on, >= 1, the first of the tune split.
+        tune_images: images a trial is scored on, >= 1, evenly spaced over the tune split.
         reports: reports per trial, >= 1.
         classifier_images: images each classifier of the sets is trained on, >= 1.
         seed: of initial weights and training, >= 0.
@@ -49,8 +49,8 @@ class AttackSettings(BaseModel):
 
     data: str = "patches"
     train: tuple[str, ...] = Field(("resnet8", "vgg"), min_length=1)
-    tune: tuple[str, ...] = Field(("plain", "resnet8@1"), min_length=1)
-    report: tuple[str, ...] = Field(("mobilenet",), min_length=1)
+    tune: tuple[str, ...] = Field(("mobilenet", "resnet8@1"), min_length=1)
+    report: tuple[str, ...] = Field(("plain",), min_length=1)
     epsilons: tuple[int, ...] = Field((4, 8, 12, 16), min_length=1)
     images: int = Field(2048, ge=1)
     tune_images: int = Field(200, ge=1)
@@ -152,15 +152,15 @@ class AttackObjective(Objective):
         targets = [(self._classifiers[text], self._clean[text]) for text in given.train]
         judges = [self._classifiers[text] for text in given.tune]
         tune = self._tune_images()
-        network, errors, due = None, np.zeros(len(given.epsilons)), 0
+        network, errors, reported = None, np.zeros(len(given.epsilons)), 0
         for seen, loss, network in train_attack(
             spec, self.data.train, targets, images=given.images, seed=seed, world=world
         ):
-            if seen * given.reports >= given.images * (due + 1):
-                due += 1
+            if (step := milestone(seen, given.images, given.reports)) > reported:
+                reported = step
                 score = error_rates(network_attack(network), judges, *tune, given.epsilons, world)
                 errors = score.mean(axis=1)
-                report(seen, float(errors.mean()), _keys(given.epsilons, errors) | {"loss": loss})
+                report(step, float(errors.mean()), _keys(given.epsilons, errors) | {"loss": loss})
         if network is None:
             raise RuntimeError("a budget of at least one image trains at least once")
         return network, errors

@@ -14,7 +14,7 @@ from objectives.baselines import noop
 from objectives.boosters import flip
 from objectives.data import DataSet, Split, load
 from objectives.evaluation import error_rates
-from objectives.training import Batch, fit
+from objectives.training import Batch, fit, milestone
 from study.objective import Objective, Report, Result
 from study.space import Scalar, Suggester
 from study.world import World
@@ -132,12 +132,12 @@ class ClassifierObjective(Objective):
 
     def evaluate(self, spec: ClassifierSpec, world: World, report: Report) -> Result:
         """Train, reporting the accuracy on the tune images; return the last."""
-        given, accuracy, due = self._settings, 0.0, 0
+        given, accuracy, reported = self._settings, 0.0, 0
         for seen, classifier in train_classifier(spec, self._data, given.images, given.seed, world):
-            if seen * given.reports >= given.images * (due + 1):
-                due += 1
+            if (step := milestone(seen, given.images, given.reports)) > reported:
+                reported = step
                 accuracy = self._accuracy(classifier, self._data.tune, world)
-                report(seen, accuracy)
+                report(step, accuracy)
         return Result(accuracy)
 
     def _accuracy(self, classifier: Classifier, split: Split, world: World) -> float:

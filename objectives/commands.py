@@ -1,4 +1,4 @@
-"""Verbs that know attacks: `attack`, `evaluate`, `package`, `train`."""
+"""Verbs that know attack studies: `evaluate`, `package`, `train`."""
 
 from collections.abc import Mapping
 from io import BytesIO
@@ -11,49 +11,29 @@ import pandas as pd
 
 from models import weights
 from models.generators import AttackNetwork, build
-from models.package import Card, load_package, save_package
+from models.package import load_package, save_package
 from objectives.attack import AttackObjective
 from objectives.baselines import BASELINES, baseline
-from objectives.contest import attack_folder
 from objectives.evaluation import Attack, error_table, network_attack
-from objectives.retraining import card_record, retrain
+from objectives.retraining import Retrained, card_record, retrain
 from objectives.spec import AttackSpec
 from objectives.targets import load_targets
 from study.commands import form_option, storage_option, study_argument
 from study.conditions import Conditions
 from study.errors import UsageError
+from study.evaluations import read_evaluations, save_evaluations
 from study.objective import decode, load_objective
+from study.search.artifacts import read_artifact
+from study.search.samplers import seed_of
+from study.search.session import engine_of
+from study.search.studies import conditions_of, find_trial, load_study, record_retrained
+from study.tables import show
 from study.world import World, mpi_world
 
-__all__ = ["attack", "evaluate", "package", "train"]
+__all__ = ["evaluate", "package", "train"]
 
 _NAMED = ("noop", "random", *BASELINES)
 _folder = click.Path(file_okay=False, path_type=Path)
-
-
-@click.command()
-@click.argument("package", type=_folder)
-@click.argument("input_dir", type=_folder)
-@click.argument("output_dir", type=_folder)
-@click.argument("max_epsilon", type=click.IntRange(0, 255))
-def attack(package: Path, input_dir: Path, output_dir: Path, max_epsilon: int) -> None:
-    """Attack every PNG of INPUT_DIR with PACKAGE; write OUTPUT_DIR, same names.
-
-    \b
-    MAX_EPSILON is the L-infinity budget in units of 1/255. A budget outside the network's own set is
-    served by the head of the nearest one, scaled to it; the budget holds in any case.
-    """
-    network, card = load_package(package)
-    _say_nearest(card, max_epsilon)
-    done = 0
-    for _ in attack_folder(
-        network_attack(network), input_dir, output_dir, max_epsilon, channels=card.channels
-    ):
-        done += 1
-        if done % 100 == 0:
-            click.echo(f"{done} images", err=True)
-    click.echo(f"{done} images in {output_dir}, within {max_epsilon}/255", err=True)
-    click.echo(output_dir)
 
 
 @click.command()
@@ -84,18 +64,15 @@ def evaluate(
     Each attack is a package folder, NAME=FOLDER, or one of noop, random, fgsm, i-fgsm, mi-fgsm
     (which use the study's train classifiers). Runs on every rank of an MPI job.
     """
-    from study.tables import show
-
     world = mpi_world()
-    objective = _attack_objective(world, storage, study)
+    opened, objective = _open(world, storage, study)
     grid = _budgets(epsilons) or objective.conditions.epsilons
     table = _score(objective, attacks, world, images, grid)
-    if world.rank:
-        return
-    _store(storage, study, table)
-    if path:
-        table.to_csv(path, index=False)
-    show(table, form, f"error rates on the report set of {study}")
+    if opened is not None:
+        save_evaluations(engine_of(opened), study, table)
+        if path:
+            table.to_csv(path, index=False)
+        show(table, form, f"error rates on the report set of {study}")
 
 
 @click.command()
@@ -103,32 +80,23 @@ def evaluate(
 @click.argument("folder", type=_folder)
 @storage_option
 @click.option(
-    "--trial",
-    default="best",
-    show_default=True,
-    metavar="N",
-    help="A complete trial's number, or best.",
+    "--trial", default="best", show_default=True, metavar="N", help="A complete trial's number, or best."
 )
 def package(study: str, folder: Path, storage: str, trial: str) -> None:
     """Write the attack package of a trial of STUDY to FOLDER."""
-    from study.search.artifacts import read_artifact
-    from study.search.studies import load_study
-
-    objective = _attack_objective(World(), storage, study)
-    loaded = load_study(storage, study)
-    number, spec, attributes = _trial(storage, study, objective, trial)
-    content = read_artifact(loaded, number, "weights.npz")
+    opened, objective = _open(World(), storage, study)
+    found = find_trial(opened, trial)
+    content = read_artifact(opened, found.number, "weights.npz")
     if content is None:
         raise UsageError(
-            f"trial {number} of {study!r} left no weights; retrain it: jigsaw train {study} --trial {number}"
+            f"trial {found.number} of {study!r} left no weights; "
+            f"retrain it: jigsaw train {study} FOLDER --trial {found.number}"
         )
-    network = _network(objective, spec, content)
-    lineage = {"study": study, "trial": number}
-    record = card_record(
-        objective, spec, objective.conditions.seed, attributes.get("ranks", 1), lineage
-    )
-    tune = {k: v for k, v in attributes.items() if k.startswith("error.")}
-    save_package(folder, network, record | {"tune errors": tune}, _measured(storage, study))
+    spec, kept = _spec_of(objective, found), found.user_attrs
+    lineage = {"study": study, "trial": found.number}
+    seed, ranks = objective.conditions.seed, kept.get("ranks", 1)
+    record = card_record(objective, spec, seed, ranks, lineage) | _made(kept)
+    save_package(folder, _network(objective, spec, content), record, _measured(opened, study))
     click.echo(folder)
 
 
@@ -137,7 +105,7 @@ def package(study: str, folder: Path, storage: str, trial: str) -> None:
 @click.argument("folder", type=_folder)
 @storage_option
 @click.option(
-    "--trial", metavar="N", help="A trial's number, best, or default for the default spec."
+    "--trial", metavar="N", help="A complete trial's number, best, or default for the default spec."
 )
 @click.option(
     "--spec",
@@ -164,7 +132,7 @@ def train(
     seeds: int | None,
     images: int | None,
 ) -> None:
-    """Train a spec again under STUDY's conditions; write packages under FOLDER.
+    """Train a spec again under STUDY's conditions; write packages to FOLDER, or FOLDER-1, FOLDER-2, ..
 
     \b
     Runs on every rank of an MPI job. Without --seeds and --images a trial is repeated: on a processor,
@@ -174,45 +142,25 @@ def train(
     if (trial is None) == (path is None):
         raise UsageError("say what to train: --trial N, or --spec FILE")
     world = mpi_world()
-    objective = _attack_objective(world, storage, study, images)
-    name, spec = world.lead(lambda: _chosen(storage, study, objective, trial, path))
+    opened, objective = _open(world, storage, study, images)
+    name, spec = world.lead(lambda: _chosen(opened, objective, trial, path))
     with world.signals():
-        for k in range(seeds or 1):
-            seed = (
-                objective.conditions.seed
-                if seeds is None
-                else 1_000_003 * (k + 1) + objective.conditions.seed
-            )
-            lineage = {"study": study, "from": name}
-            again = retrain(objective, spec, seed, world, lineage)
-            if world.rank == 0:
-                place = folder if seeds is None else folder.with_name(f"{folder.name}-{k + 1}")
-                _keep_retrained(
-                    storage, study, again.record, again.errors.mean(), place, again.network
-                )
-                click.echo(f"{place}  seed {seed}  tune error {again.errors.mean():.4f}", err=True)
-                click.echo(place)
+        for place, seed in _runs(folder, seeds, objective.conditions.seed):
+            again = retrain(objective, spec, seed, world, {"study": study, "from": name})
+            if opened is not None:
+                _keep(opened, again, place)
 
 
-def _say_nearest(card: Card, epsilon: int) -> None:
-    values = card.epsilons.values
-    if epsilon not in values and card.epsilons.mode == "heads":
-        near = min(values, key=lambda v: (abs(v - epsilon), v))
-        click.echo(
-            f"epsilon {epsilon} is not one of the network's budgets; the head of {near} is scaled to it",
-            err=True,
-        )
-
-
-def _attack_objective(
+def _open(
     world: World, storage: str, study: str, images: int | None = None
-) -> AttackObjective:
-    """Load the study's objective on every rank; only rank 0 opens the database."""
+) -> tuple[Any, AttackObjective]:
+    """Return the study, on rank 0 only, and its objective, on every rank."""
+    opened: Any = None
 
     def read() -> Conditions:
-        from study.search.studies import conditions_of, load_study
-
-        conditions = conditions_of(load_study(storage, study))
+        nonlocal opened
+        opened = load_study(storage, study)
+        conditions = conditions_of(opened)
         if conditions is None:
             raise UsageError(f"study {study!r} was made by plain Optuna and names no objective")
         return conditions
@@ -224,7 +172,7 @@ def _attack_objective(
         raise UsageError(
             f"study {study!r} optimises {conditions.objective}; only attack studies have attacks"
         )
-    return objective
+    return opened, objective
 
 
 def _score(
@@ -234,18 +182,17 @@ def _score(
     images: int | None,
     grid: tuple[int, ...],
 ) -> pd.DataFrame:
-    given = objective.conditions
+    given, split = objective.conditions, objective.data.report
     nets = load_targets(
         (*given.train, *given.report), objective.data, given.classifier_images, world
     )
     targets = [nets[text] for text in given.train]
     named = dict(_named(text, targets) for text in attacks)
-    split = objective.data.report
-    chosen = slice(None, None, max(1, len(split.labels) // images) if images else None)
-    return error_table(
-        named, {text: nets[text] for text in given.report},
-        split.images[chosen][:images], split.labels[chosen][:images], grid, world,
-    )  # fmt: skip
+    judges = {text: nets[text] for text in given.report}
+    # Evenly spaced, because data sets are often sorted by class.
+    count = min(images or len(split.labels), len(split.labels))
+    chosen = np.linspace(0, len(split.labels) - 1, count).astype(int)
+    return error_table(named, judges, split.images[chosen], split.labels[chosen], grid, world)
 
 
 def _named(text: str, targets: list[Any]) -> tuple[str, Attack]:
@@ -264,32 +211,35 @@ def _named(text: str, targets: list[Any]) -> tuple[str, Attack]:
 def _budgets(text: str | None) -> tuple[int, ...]:
     if not text:
         return ()
-    parts = text.split(",")
-    if not all(p.strip().isdigit() and 0 <= int(p) <= 255 for p in parts):
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() and int(part) <= 255 for part in parts):
         raise UsageError(
             f"--epsilons is {text!r}; allowed: integers 0..255 with commas, such as 4,8"
         )
-    return tuple(int(p) for p in parts)
+    return tuple(int(part) for part in parts)
 
 
-def _trial(
-    storage: str, study: str, objective: AttackObjective, which: str
-) -> tuple[int, AttackSpec, Mapping[str, Any]]:
-    from study.search.studies import find_trial, load_study
-
-    found = find_trial(load_study(storage, study), which)
-    return found.number, decode(objective, found.user_attrs["spec"].encode()), found.user_attrs
+def _spec_of(objective: AttackObjective, trial: Any) -> AttackSpec:
+    spec: AttackSpec = decode(objective, trial.user_attrs["spec"].encode())
+    return spec
 
 
 def _chosen(
-    storage: str, study: str, objective: AttackObjective, trial: str | None, path: Path | None
+    opened: Any, objective: AttackObjective, trial: str | None, path: Path | None
 ) -> tuple[str, AttackSpec]:
     if path is not None:
         return str(path), decode(objective, path.read_bytes())
     if trial == "default":
         return "default", AttackSpec()
-    number, spec, _ = _trial(storage, study, objective, str(trial))
-    return f"trial {number}", spec
+    found = find_trial(opened, str(trial))
+    return f"trial {found.number}", _spec_of(objective, found)
+
+
+def _runs(folder: Path, seeds: int | None, base: int) -> list[tuple[Path, int]]:
+    """Say where each network goes and which seed it is trained with."""
+    if seeds is None:
+        return [(folder, base)]
+    return [(folder.with_name(f"{folder.name}-{k}"), seed_of(base, "again", k)) for k in range(1, seeds + 1)]
 
 
 def _network(objective: AttackObjective, spec: AttackSpec, content: bytes) -> AttackNetwork:
@@ -300,37 +250,21 @@ def _network(objective: AttackObjective, spec: AttackSpec, content: bytes) -> At
     return network
 
 
-def _measured(storage: str, study: str) -> list[dict[str, Any]]:
-    from study.evaluations import read_evaluations
-    from study.search.session import engine_of
-    from study.search.studies import load_study
-
-    frame = read_evaluations(engine_of(load_study(storage, study)), study)
-    return [
-        {str(k): v for k, v in row.items()} for row in frame.drop(columns="made").to_dict("records")
-    ]
+def _made(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """What the trial itself wrote down: a package made later says how the trial was made, not itself."""
+    tune = {key: value for key, value in kept.items() if key.startswith("error.")}
+    return {**kept.get("provenance", {}), "tune errors": tune}
 
 
-def _store(storage: str, study: str, table: pd.DataFrame) -> None:
-    from study.evaluations import save_evaluations
-    from study.search.session import engine_of
-    from study.search.studies import load_study
-
-    save_evaluations(engine_of(load_study(storage, study)), study, table)
+def _measured(opened: Any, study: str) -> list[dict[str, Any]]:
+    frame = read_evaluations(engine_of(opened), study).drop(columns="made")
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
-def _keep_retrained(
-    storage: str,
-    study: str,
-    record: Mapping[str, Any],
-    value: float,
-    place: Path,
-    network: AttackNetwork,
-) -> None:
-    from study.search.studies import record_retrained
-
-    save_package(place, network, record)
-    spec = AttackSpec.model_validate(record["spec"])
-    record_retrained(
-        storage, study, spec.parameters(), float(value), {**record, "package": str(place)}
-    )
+def _keep(opened: Any, again: Retrained, place: Path) -> None:
+    save_package(place, again.network, again.record)
+    parameters = AttackSpec.model_validate(again.record["spec"]).parameters()
+    value = float(again.errors.mean())
+    record_retrained(opened, parameters, value, {**again.record, "package": str(place)})
+    click.echo(f"{place}  seed {again.record['seed']}  tune error {value:.4f}", err=True)
+    click.echo(place)

@@ -3,17 +3,47 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from objectives.evaluation import Attack, apply_attack
+from models.package import Card, load_package
+from objectives.evaluation import Attack, apply_attack, network_attack
 from study.errors import DataError, UsageError
 
-__all__ = ["attack_folder", "find_images"]
+__all__ = ["attack", "attack_folder", "find_images"]
 
 # Pixels per batch: 64 images of the contest's 299 x 299 would take gigabytes.
 _PIXELS = 64 * 64 * 64
+
+
+_folder = click.Path(file_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument("package", type=_folder)
+@click.argument("input_dir", type=_folder)
+@click.argument("output_dir", type=_folder)
+@click.argument("max_epsilon", type=click.IntRange(0, 255))
+def attack(package: Path, input_dir: Path, output_dir: Path, max_epsilon: int) -> None:
+    """Attack every PNG of INPUT_DIR with PACKAGE; write OUTPUT_DIR, same names.
+
+    \b
+    MAX_EPSILON is the L-infinity budget in units of 1/255. A budget outside the network's own set is
+    served by the head of the nearest one, scaled to it; the budget holds in any case.
+    """
+    network, card = load_package(package)
+    _say_nearest(card, max_epsilon)
+    done = 0
+    for _ in attack_folder(
+        network_attack(network), input_dir, output_dir, max_epsilon, channels=card.channels
+    ):
+        done += 1
+        if done % 100 == 0:
+            click.echo(f"{done} images", err=True)
+    click.echo(f"{done} images in {output_dir}, within {max_epsilon}/255", err=True)
+    click.echo(output_dir)
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -105,3 +135,13 @@ def _write(path: Path, image: NDArray[np.uint8]) -> None:
     pixels = image.transpose(1, 2, 0)
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(part, "PNG")
     part.replace(path)
+
+
+def _say_nearest(card: Card, epsilon: int) -> None:
+    values = card.epsilons.values
+    if epsilon not in values and card.epsilons.mode == "heads":
+        near = min(values, key=lambda v: (abs(v - epsilon), v))
+        click.echo(
+            f"epsilon {epsilon} is not one of the network's budgets; the head of {near} is scaled to it",
+            err=True,
+        )

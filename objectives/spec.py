@@ -123,7 +123,7 @@ def suggest(trial: Suggester) -> AttackSpec:
         "loss.name": loss,
         "loss.smoothness": trial.suggest_float("loss.smoothness", 1e-5, 1e-1, log=True),
         "optimizer.name": trial.suggest_categorical("optimizer.name", ("adam", "momentum")),
-        "optimizer.lr": trial.suggest_float("optimizer.lr", 3e-4, 1e-1, log=True),
+        "optimizer.lr": trial.suggest_float("optimizer.lr", 3e-4, 5e-2, log=True),
         "optimizer.schedule": trial.suggest_categorical(
             "optimizer.schedule", ("cosine", "constant")
         ),

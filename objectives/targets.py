@@ -128,7 +128,7 @@ def _identity(text: str) -> tuple[str, int]:
     name, seed = parse_target(text)
     if name.startswith("npz:"):
         return f"npz:{Path(name.removeprefix('npz:')).resolve()}", seed
-    place, colon, what = name.rpartition(":")
+    place, _, what = name.rpartition(":")
     return (f"{Path(place).resolve()}:{what}" if place.endswith(".py") else name), seed
 
 

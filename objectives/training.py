@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from study.errors import UsageError
 from study.world import World
 
-__all__ = ["Batch", "Recipe", "fit"]
+__all__ = ["Batch", "Recipe", "fit", "milestone"]
 
 
 class Recipe(Protocol):
@@ -57,6 +57,19 @@ class Batch:
     def rng(self) -> np.random.Generator:
         """Return a generator of the step's draws; make them for the whole batch, then take `mine`."""
         return np.random.default_rng(self.seed)
+
+
+def milestone(seen: int, images: int, reports: int) -> int:
+    """Return the last reporting point that was reached, in images seen; 0 before the first.
+
+    Points lie at the same numbers of images whatever the batch size, so that trials compare step by step.
+
+    Args:
+        seen: images seen so far.
+        images: images to see in all.
+        reports: number of points, the last of them at `images`.
+    """
+    return images * min(seen * reports // images, reports) // reports
 
 
 def fit(

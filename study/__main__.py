@@ -13,7 +13,7 @@ __all__ = ["main"]
 
 # Verbs that need more than studies, by the module that defines them: imported when they are called.
 _ELSEWHERE = {
-    "attack": "objectives.commands",
+    "attack": "objectives.contest",
     "dashboard": "dashboards.commands",
     "evaluate": "objectives.commands",
     "package": "objectives.commands",

@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -42,7 +43,7 @@ _QUICK = _Size(
         "classifier_images=3000",
         "tune_images=50",
         "train=resnet8",
-        "tune=plain",
+        "tune=vgg",
     ),
 )
 
@@ -114,13 +115,31 @@ class _Runner:
 
     def _call(self, command: list[str], shown: list[str]) -> None:
         click.echo(click.style("$ " + shlex.join(shown), bold=True), err=True)
-        done = subprocess.run(command, env=self._environment, stdout=sys.stderr, check=False)  # noqa: S603
-        if done.returncode == 130:
+        code = _wait(command, self._environment)
+        if code == 130:
             raise click.exceptions.Abort
-        if done.returncode:
-            raise JigsawError(
-                f"stopped: {shlex.join(shown)} ended with exit code {done.returncode}"
-            )
+        if code:
+            raise JigsawError(f"stopped: {shlex.join(shown)} ended with exit code {code}")
+
+
+def _wait(command: list[str], environment: dict[str, str]) -> int:
+    """Run a command in a session of its own, and pass signals on: it must settle its trial first."""
+    asked = []
+    with subprocess.Popen(  # noqa: S603  our own commands
+        command, env=environment, stdout=sys.stderr, start_new_session=True
+    ) as process:
+
+        def pass_on(number: int, frame: object) -> None:
+            asked.append(number)
+            process.send_signal(number)
+
+        previous = {s: signal.signal(s, pass_on) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            code = process.wait()
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+    return 130 if asked else code
 
 
 def _retrain(run: _Runner, folder: Path, size: _Size) -> None:

@@ -8,6 +8,15 @@ JigsawError
 `- TrialInterrupted      Ctrl-C or SIGTERM reached a rank; every rank leaves with this
 """
 
+__all__ = [
+    "DataError",
+    "JigsawError",
+    "TrialFailed",
+    "TrialInterrupted",
+    "TrialPruned",
+    "UsageError",
+]
+
 
 class JigsawError(Exception):
     """Base of every exception Jigsaw raises on purpose."""

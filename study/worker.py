@@ -133,7 +133,7 @@ def _loop(
             tally.best = session.best_value()
             progress("end", {"number": job.number, "outcome": outcome, "best": tally.best})
         if outcome.state == "interrupted":
-            raise TrialInterrupted(f"stopped during trial {job.number}, which is marked as failed")
+            raise TrialInterrupted(f"stopped during trial {job.number}; its spec is queued again")
     return tally
 
 

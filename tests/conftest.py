@@ -3,12 +3,14 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 import pytest
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
+from study.search.storage import open_storage
 from tests.databases import PostgreSQL, Unavailable, postgresql
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,13 +35,24 @@ def postgresql_server() -> Iterator[PostgreSQL]:
         pytest.skip(f"no PostgreSQL: {reason}")
 
 
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file that holds Optuna's tables: making them costs more than most tests."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    open_storage(f"sqlite:///{path}", create=True).engine.dispose()
+    return path
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database of each kind; it holds Optuna's tables or can be given them."""
+    """The URL of a database of each kind that nobody else uses and that holds no study."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'study.db'}"
+        path = tmp_path / "study.db"
+        copyfile(request.getfixturevalue("sqlite_template"), path)
+        return f"sqlite:///{path}"
     server: PostgreSQL = request.getfixturevalue("postgresql_server")
-    return server.new_database()
+    server.empty()
+    return server.url
 
 
 @pytest.fixture(autouse=True)

@@ -26,15 +26,26 @@ def test_every_decision_is_context_choice_cost() -> None:
     pages = sorted((ROOT / "docs" / "decisions").glob("*.md"))
     assert [int(p.name[:4]) for p in pages] == list(range(1, len(pages) + 1))
     for page in pages:
-        assert re.findall(r"^\*\*(\w+)\.\*\*", page.read_text(), re.M) == ["Context", "Choice", "Cost"], page
+        assert re.findall(r"^\*\*(\w+)\.\*\*", page.read_text(), re.M) == [
+            "Context",
+            "Choice",
+            "Cost",
+        ], page
 
 
 def test_modules_that_documents_name_exist() -> None:
     for document in DOCUMENTS:
-        for name in re.findall(r"`((?:study|models|objectives|dashboards)(?:\.[a-z_]+)+)", document.read_text()):
+        for name in re.findall(
+            r"`((?:study|models|objectives|dashboards)(?:\.[a-z_]+)+)", document.read_text()
+        ):
             found = ROOT / Path(*name.split("."))
-            inside = found.parent.with_suffix(".py").is_file() or (found.parent / "__init__.py").is_file()
-            assert found.with_suffix(".py").is_file() or found.is_dir() or inside, f"{document.name}: {name}"
+            inside = (
+                found.parent.with_suffix(".py").is_file()
+                or (found.parent / "__init__.py").is_file()
+            )
+            assert found.with_suffix(".py").is_file() or found.is_dir() or inside, (
+                f"{document.name}: {name}"
+            )
 
 
 def commands() -> str:
@@ -48,14 +59,22 @@ def commands() -> str:
 @pytest.mark.timeout(900)
 def test_the_commands_of_the_readme_run_in_order(tmp_path: Path) -> None:
     tracked = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", "-co", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.split()
     for name in tracked:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, tmp_path / name)
     # The environment that runs this test, so that nothing is installed twice.
     (tmp_path / ".venv").symlink_to(sys.prefix)
-    bare = {k: v for k, v in os.environ.items() if k not in ("OPTUNA_STORAGE", "VIRTUAL_ENV", "MAKEFLAGS")}
+    bare = {
+        k: v
+        for k, v in os.environ.items()
+        if k not in ("OPTUNA_STORAGE", "VIRTUAL_ENV", "MAKEFLAGS")
+    }
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", commands()], cwd=tmp_path, text=True, capture_output=True,
         env=bare | {"JIGSAW_CACHE": str(tmp_path / "cache")}, timeout=800,

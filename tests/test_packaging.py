@@ -15,9 +15,16 @@ pytestmark = pytest.mark.timeout(600)
 def call(*command: str | Path, cwd: Path, check: bool = True) -> "subprocess.CompletedProcess[str]":
     constraints = str(ROOT / "constraints.txt")
     extra = {"PIP_CONSTRAINT": constraints, "PIP_BUILD_CONSTRAINT": constraints}
-    bare = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "OPTUNA_STORAGE")} | extra
+    bare = {
+        k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "OPTUNA_STORAGE")
+    } | extra
     done = subprocess.run(
-        [str(part) for part in command], cwd=cwd, env=bare, capture_output=True, text=True, timeout=500
+        [str(part) for part in command],
+        cwd=cwd,
+        env=bare,
+        capture_output=True,
+        text=True,
+        timeout=500,
     )
     assert done.returncode == 0 or not check, done.stdout + done.stderr
     return done
@@ -50,7 +57,9 @@ def test_the_wheel_holds_our_packages_and_nothing_else(wheel: Path) -> None:
 
 def test_a_study_runs_from_the_wheel_on_two_ranks(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text((ROOT / "examples" / "tune_linear.py").read_text())
-    call(installed / "jigsaw", "create", "s", "--objective", "mine.py:LinearObjective", cwd=tmp_path)
+    call(
+        installed / "jigsaw", "create", "s", "--objective", "mine.py:LinearObjective", cwd=tmp_path
+    )
     call(installed / "mpiexec", "-n", "2", installed / "python", "-m", "study.worker",
          "--study", "s", "--storage", "sqlite:///jigsaw.db", "--n-trials", "2", cwd=tmp_path)  # fmt: skip
     shown = call(installed / "jigsaw", "best", "s", "--format", "csv", cwd=tmp_path).stdout

@@ -137,6 +137,9 @@ class Session:
             tracebacks = {str(r): t[-_TRACEBACK_CHARACTERS:] for r, t in outcome.failures.items()}
             failed = {"failure": outcome.reason, "tracebacks": tracebacks}
             self._tell(TrialState.FAIL, attributes | failed)
+        if outcome.state == "interrupted":
+            # Nothing was wrong with it: whoever works on the study next begins with it.
+            self.study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
 
     def abandon(self, reason: str) -> None:
         """Fail the running trial, if there is one: the job is about to end."""

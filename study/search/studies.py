@@ -112,8 +112,10 @@ def remember(study: Study, conditions: Conditions, objective: Objective, url: st
     # Workers of one study may start in different folders.
     folder = str(Path(conditions.artifacts or artifact_folder(url)).absolute())
     kept = conditions.model_copy(update={"settings": objective.settings, "artifacts": folder})
-    for key, value in kept.model_dump(mode="json").items():
+    attributes = kept.model_dump(mode="json")
+    for key, value in attributes.items():
         study.set_user_attr(key, value)
+    kept = Conditions.model_validate(attributes)  # as every other worker will read them
     with warnings.catch_warnings():
         # Experimental since Optuna 3.2; it is how the dashboard learns what the value is called.
         warnings.simplefilter("ignore", ExperimentalWarning)
@@ -188,21 +190,19 @@ def find_trial(study: Study, which: str) -> FrozenTrial:
 
 
 def record_retrained(
-    url: str, name: str, params: Mapping[str, Scalar], value: float, record: Mapping[str, Any]
+    study: Study, params: Mapping[str, Scalar], value: float, record: Mapping[str, Any]
 ) -> None:
     """Record a spec that was trained again, in the study `NAME/retrained`, where no sampler looks.
 
     Args:
-        url: the database.
-        name: the study the spec comes from.
+        study: the study the spec comes from.
         params: the spec's parameters.
         value: its value after retraining.
         record: how it was made; kept as attributes.
     """
-    origin = load_study(url, name)
     beside = optuna.create_study(
-        storage=origin._storage, study_name=f"{name}/retrained", direction=origin.directions[0],
-        load_if_exists=True,
+        storage=study._storage, study_name=f"{study.study_name}/retrained",
+        direction=study.direction, load_if_exists=True,
     )  # fmt: skip
     kept = {key: item for key, item in params.items() if isinstance(item, bool | int | float | str)}
     beside.add_trial(

@@ -194,6 +194,7 @@ class TestTables:
         assert cells[:6] == ["trial", *[str(n) for n in frame["number"]]]
         assert cells[6:12] == ["accuracy", *[f"{v:.4g}" for v in frame["value"]]]
         assert "number" not in cells
+        assert "lost" not in read(best_table(frame.assign(lost=None), "accuracy").text).text
 
     def test_errors(self, evaluations: pd.DataFrame) -> None:
         cells = read(error_matrix(evaluations.iloc[:-1]).text).text

@@ -108,8 +108,9 @@ def test_a_signal_to_any_rank_stops_the_worker_and_settles_the_trial(
     done = mpi(2, *WORKER, "--storage", url, "--n-trials", "2", cwd=tmp_path)
     assert done.code == 130, done.err
     trials = trials_frame(load_study(url, "s"))
-    assert list(trials["state"]) == ["fail", "waiting"]
+    assert list(trials["state"]) == ["fail", "waiting", "waiting"]
     assert trials.iloc[0]["failure"] == "interrupted"
+    assert trials.iloc[2]["again"] == 0  # its spec is queued again
 
 
 def test_ctrl_c_on_mpiexec_leaves_no_process_and_no_running_trial(url: str, tmp_path: Path) -> None:

@@ -96,8 +96,13 @@ def test_training_makes_a_classifier_wrong_that_it_never_saw(attack) -> None:
     longer = AttackObjective(**{**TINY, "images": 3200, "reports": 1, "epsilons": (8, 64)})
     longer._classifiers, longer._clean = attack._classifiers, attack._clean
     spec = AttackSpec.from_parameters(
-        {"arch.name": "resnet", "arch.width": 8, "arch.downs": 1, "arch.blocks": 0,
-         "optimizer.lr": 0.02, "batch.size": 32, "augment.flip": False, "epsilon.values": (8, 64)}
+        {
+            "arch.name": "resnet", "arch.width": 8, "arch.downs": 1, "arch.blocks": 0,
+            "arch.norm": "instance", "epsilon.mode": "scaled", "epsilon.values": (64,),
+            "loss.name": "margin", "loss.confidence": 5.0, "loss.smoothness": 0.0,
+            "optimizer.name": "adam", "optimizer.lr": 0.02, "optimizer.schedule": "cosine",
+            "batch.size": 32, "augment.flip": False, "augment.diversity": 0.0,
+        }
     )  # fmt: skip
     _, errors = longer.train(spec, World(), Recorder(), 0)
     judge, tune = attack._classifiers["plain-w8@1"], attack._tune_images()
@@ -106,7 +111,7 @@ def test_training_makes_a_classifier_wrong_that_it_never_saw(attack) -> None:
     )
     assert clean < 0.25
     assert noisy < 0.45
-    assert errors[1] > noisy + 0.15
+    assert errors[1] > noisy + 0.2
     assert errors[1] > errors[0]
 
 

@@ -1,0 +1,83 @@
+"""Objectives small enough to see through."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from study.errors import UsageError
+from study.objective import Objective, Report
+from study.space import Scalar, Suggester
+from study.world import World
+
+HERE = "tests.study_tests.tiny"
+
+
+class Tiny(Objective):
+    """A conditional space: `depth` exists only for kind b, `gain` only for kind a."""
+
+    metric: ClassVar[str] = "score"
+    kinds: ClassVar[tuple[str, ...]] = ("a", "b")
+
+    def __init__(self, scale: float = 1.0, names: Any = ()) -> None:
+        if not 0 < scale <= 10:
+            raise UsageError(f"scale is {scale!r}; allowed: above 0, at most 10")
+        self.scale = scale
+        self.names = names
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"scale": self.scale, "names": self.names}
+
+    @property
+    def default(self) -> Mapping[str, Scalar]:
+        return {"kind": "a", "x": 0.5, "gain": 2.0}
+
+    def suggest(self, trial: Suggester) -> dict[str, Any]:
+        kind = trial.suggest_categorical("kind", self.kinds)
+        spec = {"kind": kind, "x": trial.suggest_float("x", 0.0, 1.0)}
+        if kind == "b":
+            spec["depth"] = trial.suggest_int("depth", 1, 3)
+        else:
+            spec["gain"] = trial.suggest_float("gain", 1, 8, log=True)
+        return spec
+
+    def evaluate(self, spec: dict[str, Any], world: World, report: Report) -> float:
+        report(1, value := self.scale * float(spec["x"]))
+        return value
+
+
+class Appended(Tiny):
+    kinds = ("a", "b", "c")
+
+
+class Inserted(Tiny):
+    kinds = ("c", "a", "b")
+
+
+class Renamed(Tiny):
+    kinds = ("c", "b")
+
+
+class Plain(Tiny):
+    """No default: the sampler begins."""
+
+    @property
+    def default(self) -> Mapping[str, Scalar]:
+        return {}
+
+
+class Minimal(Tiny):
+    direction = "minimize"
+
+
+class Refusing(Tiny):
+    def suggest(self, trial: Suggester) -> dict[str, Any]:
+        trial.suggest_categorical("kind", self.kinds)
+        raise RuntimeError("no such spec")
+
+
+class Unfinished(Objective):
+    def suggest(self, trial: Suggester) -> dict[str, Any]:
+        return {}
+
+
+NOT_A_CLASS = 3
