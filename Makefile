@@ -23,11 +23,12 @@ test: check      ## every test that takes seconds
 test-slow: $(VENV)/.test  ## the tests that take minutes
 	$(RUN)/python -m pytest -m "slow and not gpu" --timeout 1800
 
-check: $(VENV)/.test  ## format, lint, types, import walls
+check: $(VENV)/.test  ## format, lint, types, import walls, documents
 	$(RUN)/ruff format --check .
 	$(RUN)/ruff check .
 	$(RUN)/mypy
 	$(RUN)/lint-imports
+	$(RUN)/python -m pytest --quiet -m "not slow" tests/test_docs.py
 
 format: $(VENV)/.test  ## rewrite the sources as `check` wants them
 	$(RUN)/ruff format .

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from study.commands import storage_option, study_argument
+from study.options import storage_option, study_argument
 
 __all__ = ["dashboard", "report"]
 

@@ -18,11 +18,11 @@ from objectives.evaluation import Attack, error_table, network_attack
 from objectives.retraining import Retrained, card_record, retrain
 from objectives.spec import AttackSpec
 from objectives.targets import load_targets
-from study.commands import form_option, storage_option, study_argument
 from study.conditions import Conditions
 from study.errors import UsageError
 from study.evaluations import read_evaluations, save_evaluations
 from study.objective import decode, load_objective
+from study.options import form_option, storage_option, study_argument
 from study.search.artifacts import read_artifact
 from study.search.samplers import seed_of
 from study.search.session import engine_of
@@ -80,7 +80,11 @@ def evaluate(
 @click.argument("folder", type=_folder)
 @storage_option
 @click.option(
-    "--trial", default="best", show_default=True, metavar="N", help="A complete trial's number, or best."
+    "--trial",
+    default="best",
+    show_default=True,
+    metavar="N",
+    help="A complete trial's number, or best.",
 )
 def package(study: str, folder: Path, storage: str, trial: str) -> None:
     """Write the attack package of a trial of STUDY to FOLDER."""
@@ -239,7 +243,10 @@ def _runs(folder: Path, seeds: int | None, base: int) -> list[tuple[Path, int]]:
     """Say where each network goes and which seed it is trained with."""
     if seeds is None:
         return [(folder, base)]
-    return [(folder.with_name(f"{folder.name}-{k}"), seed_of(base, "again", k)) for k in range(1, seeds + 1)]
+    return [
+        (folder.with_name(f"{folder.name}-{k}"), seed_of(base, "again", k))
+        for k in range(1, seeds + 1)
+    ]
 
 
 def _network(objective: AttackObjective, spec: AttackSpec, content: bytes) -> AttackNetwork:

@@ -69,7 +69,8 @@ def milestone(seen: int, images: int, reports: int) -> int:
         images: images to see in all.
         reports: number of points, the last of them at `images`.
     """
-    return images * min(seen * reports // images, reports) // reports
+    # Point k lies at images * k // reports; this is the largest k whose point is not beyond `seen`.
+    return images * min(((seen + 1) * reports - 1) // images, reports) // reports
 
 
 def fit(

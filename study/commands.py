@@ -9,21 +9,22 @@ from typing import Any
 
 import click
 
-from study.conditions import DEFAULT_OBJECTIVE, Conditions, parse_scalar
+from study.conditions import DEFAULT_OBJECTIVE, Conditions
 from study.errors import JigsawError, TrialInterrupted, UsageError
 from study.objective import Objective, load_objective
+from study.options import (
+    form_option,
+    read_pair,
+    read_point,
+    read_settings,
+    storage_option,
+    study_argument,
+    study_options,
+)
 
-__all__ = ["form_option", "jigsaw", "run", "storage_option", "study_argument"]
+__all__ = ["jigsaw", "run"]
 
-storage_option = click.option(
-    "--storage", envvar="OPTUNA_STORAGE", default="sqlite:///jigsaw.db", show_default=True,
-    metavar="URL", help="Database URL; the environment variable OPTUNA_STORAGE is used when left out.",
-)  # fmt: skip
-study_argument = click.argument("study")
-form_option = click.option(
-    "--format", "form", type=click.Choice(["table", "json", "csv"]), default="table",
-    show_default=True, help="How results are printed.",
-)  # fmt: skip
+_CODES = {UsageError: 2, TrialInterrupted: 130}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -64,44 +65,7 @@ def run(arguments: list[str], command: click.Command = jigsaw, *, quiet: bool = 
     except JigsawError as error:
         if not quiet:
             click.echo(f"jigsaw: {error}", err=True)
-        return (
-            2
-            if isinstance(error, UsageError)
-            else 130
-            if isinstance(error, TrialInterrupted)
-            else 1
-        )
-
-
-_CONDITIONS = (
-    click.option(
-        "--objective",
-        metavar="NAME",
-        help=f"package.module:Name or path/to/file.py:Name.  [default: {DEFAULT_OBJECTIVE}]",
-    ),
-    click.option(
-        "--sampler",
-        metavar="NAME:K=V,..",
-        help="tpe, random, cmaes, qmc or gp, with arguments.  [default: tpe]",
-    ),
-    click.option(
-        "--pruner",
-        metavar="NAME:K=V,..",
-        help="median, percentile, halving, hyperband, threshold, none.  [default: median]",
-    ),
-    click.option(
-        "--seed",
-        type=click.IntRange(0, 2**31 - 1),
-        help="Seed of the whole study.  [default: 0]",
-    ),
-)
-
-
-def study_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that are conditions of a study."""
-    for option in reversed(_CONDITIONS):
-        function = option(function)
-    return function
+        return next((code for kind, code in _CODES.items() if isinstance(error, kind)), 1)
 
 
 @jigsaw.command()
@@ -144,8 +108,8 @@ def create(
         return
     conditions = Conditions(
         **{k: v for k, v in given.items() if v is not None},
-        fixed=dict(_pair(text) for text in fixed),
-        settings=_settings(settings),
+        fixed=dict(read_pair(text) for text in fixed),
+        settings=read_settings(settings),
     )
     objective = load_objective(conditions.objective, conditions.settings)
     create_study(storage, study, conditions, objective)
@@ -290,7 +254,7 @@ def enqueue(study: str, storage: str, values: tuple[str, ...], spec: Path | None
         raise UsageError(
             f"study {study!r} names no objective yet; run `jigsaw worker {study} --objective NAME` once"
         )
-    point = _read_point(spec) | dict(_pair(text) for text in values)
+    point = read_point(spec) | dict(read_pair(text) for text in values)
     queue(loaded, load_objective(conditions.objective, conditions.settings), point)
     click.echo(f"queued in {study}", err=True)
 
@@ -331,7 +295,9 @@ def space(
     from study.tables import show, show_space
 
     found = (
-        _objective_of(storage, study) if study else load_objective(objective, _settings(settings))
+        _objective_of(storage, study)
+        if study
+        else load_objective(objective, read_settings(settings))
     )
     if only_settings:
         click.echo(json.dumps(found.settings, indent=1))
@@ -367,44 +333,3 @@ def _exists(storage: str, study: str, names: Callable[[str], list[str]]) -> bool
         return study in names(storage)
     except UsageError:  # no database yet
         return False
-
-
-def _pair(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise UsageError(f"{text!r} is not NAME=VALUE")
-    return name, parse_scalar(value)
-
-
-def _settings(texts: tuple[str, ...]) -> dict[str, Any]:
-    """Read NAME=VALUE; a value with commas is a list, one in brackets is JSON."""
-    found: dict[str, Any] = {}
-    for text in texts:
-        name, value = _pair(text)
-        if isinstance(value, str) and value[:1] in ("[", "{"):
-            value = _json(name, value)
-        elif isinstance(value, str) and "," in value:
-            value = [parse_scalar(part) for part in value.split(",") if part]
-        found[name] = value
-    return found
-
-
-def _json(name: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"--set {name}: {text!r} is no JSON: {error}") from None
-
-
-def _read_point(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        point = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UsageError(f"spec file {str(path)!r} is no JSON: {error}") from None
-    if not isinstance(point, dict):
-        raise UsageError(
-            f"spec file {str(path)!r} holds {type(point).__name__}; expected an object of parameters"
-        )
-    return point

@@ -2,14 +2,14 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.checkout import ROOT, copy_checkout
+
 DOCUMENTS = sorted(
     p for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/**/*.md")]
 )
@@ -58,16 +58,7 @@ def commands() -> str:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_commands_of_the_readme_run_in_order(tmp_path: Path) -> None:
-    tracked = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split()
-    for name in tracked:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, tmp_path / name)
+    copy_checkout(tmp_path)
     # The environment that runs this test, so that nothing is installed twice.
     (tmp_path / ".venv").symlink_to(sys.prefix)
     bare = {
@@ -77,7 +68,7 @@ def test_the_commands_of_the_readme_run_in_order(tmp_path: Path) -> None:
     }
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", commands()], cwd=tmp_path, text=True, capture_output=True,
-        env=bare | {"JIGSAW_CACHE": str(tmp_path / "cache")}, timeout=800,
+        env=bare | {"JIGSAW_CACHE": str(tmp_path / "cache")}, timeout=800, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert len(list((tmp_path / "adversarial").glob("*.png"))) == 8

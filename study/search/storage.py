@@ -121,9 +121,7 @@ def _use_wal(storage: RDBStorage) -> None:
     storage.scoped_session.remove()
     storage.engine.dispose()
     with storage.engine.connect() as connection:
-        mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar()
-        if mode != "wal":  # switching needs the file for itself, reading does not
-            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        connection.exec_driver_sql("PRAGMA journal_mode=WAL")
 
 
 def _first_line(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
@@ -12,6 +12,7 @@ SHAPES = array_shapes(min_dims=1, max_dims=4, max_side=5)
 BYTES = arrays(np.uint8, SHAPES)
 
 
+@settings(deadline=None)
 @given(BYTES)
 def test_bytes_survive_the_round_trip(pixels) -> None:
     unit = to_unit(pixels)
@@ -25,6 +26,7 @@ def test_every_level_lies_in_the_unit_interval() -> None:
     assert (np.diff(levels) > 0).all()
 
 
+@settings(deadline=None)
 @given(arrays(np.float32, SHAPES, elements=st.floats(-4, 4, width=32)))
 def test_rounding_is_to_the_nearest_level(values) -> None:
     rounded = to_bytes(values)
@@ -46,6 +48,7 @@ def pairs(draw):
     return clean, draw(arrays(np.uint8, clean.shape)), draw(st.integers(0, 255))
 
 
+@settings(deadline=None)
 @given(pairs())
 def test_the_budget_holds_and_what_was_inside_is_left_alone(pair) -> None:
     clean, adversarial, epsilon = pair

@@ -48,16 +48,12 @@ class FaultyObjective(Objective):
 
 
 def _go_wrong(fault: str, world: World, report: Report) -> None:
-    if fault == "raise on both" or fault == f"raise on rank {world.rank}":
+    if fault in ("raise on both", f"raise on rank {world.rank}"):
         raise ValueError(f"planted on rank {world.rank}")
     if fault == f"die on rank {world.rank}":
         os.kill(os.getpid(), signal.SIGKILL)
     if fault == f"signal rank {world.rank}":
         os.kill(os.getpid(), signal.SIGINT)
-    if fault == "interrupt inside a collective":
-        if world.rank == 1:
-            time.sleep(0.3)  # rank 0 is waiting by now
-            raise KeyboardInterrupt
     if world.rank == 1:
         _go_wrong_alone(fault, world, report)
     if fault == "prune":
@@ -68,6 +64,9 @@ def _go_wrong(fault: str, world: World, report: Report) -> None:
 
 
 def _go_wrong_alone(fault: str, world: World, report: Report) -> None:
+    if fault == "interrupt inside a collective":
+        time.sleep(0.3)  # rank 0 is waiting by now
+        raise KeyboardInterrupt
     if fault == "rank 1 skips a collective":
         report(5, 0.0)
     if fault == "unpicklable error":

@@ -82,7 +82,9 @@ def test_curves_hold_every_report_once(url: str, tmp_path: Path) -> None:
     assert steps[1, "twice"] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("fault", ["die on rank 1", "die on rank 0", "stall on rank 1", "exit quietly on rank 1"])
+@pytest.mark.parametrize(
+    "fault", ["die on rank 1", "die on rank 0", "stall on rank 1", "exit quietly on rank 1"]
+)
 def test_a_rank_that_cannot_speak_ends_the_job_and_costs_one_trial(
     fault: str, url: str, tmp_path: Path
 ) -> None:
@@ -130,11 +132,18 @@ def test_bad_input_is_one_sentence_from_rank_0_and_exit_code_2(url: str, tmp_pat
     assert done.err.strip() == f"jigsaw: study 'other' is not in {url}; there are: s"
 
 
-def test_too_many_failures_in_a_row_end_the_worker_with_exit_code_1(url: str, tmp_path: Path) -> None:
+def test_too_many_failures_in_a_row_end_the_worker_with_exit_code_1(
+    url: str, tmp_path: Path
+) -> None:
     queue(url, *["raise on rank 1"] * 4)
     done = mpi(2, *WORKER, "--storage", url, "--max-failures", "2", cwd=tmp_path)
     assert done.code == 1
-    assert list(trials_frame(load_study(url, "s"))["state"]) == ["fail", "fail", "waiting", "waiting"]
+    assert list(trials_frame(load_study(url, "s"))["state"]) == [
+        "fail",
+        "fail",
+        "waiting",
+        "waiting",
+    ]
 
 
 def wait_until_gone(text: str, limit: float = 10) -> None:

@@ -44,7 +44,9 @@ def test_it_is_open_mpi(open_mpi: Path, tmp_path: Path) -> None:
     assert finish(job, 60).out.count("Open MPI v5") == 2
 
 
-def test_every_rank_leaves_a_failed_trial_under_open_mpi_too(open_mpi: Path, tmp_path: Path) -> None:
+def test_every_rank_leaves_a_failed_trial_under_open_mpi_too(
+    open_mpi: Path, tmp_path: Path
+) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
     queue(url, *[fault for fault, _, _ in RECOVERED])
     job = start(

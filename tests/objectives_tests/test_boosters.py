@@ -7,7 +7,7 @@ import chainer
 import chainer.functions as F
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from objectives.boosters import flip, resize_and_pad
@@ -32,6 +32,7 @@ def by_loop(images: np.ndarray, rng: np.random.Generator, probability: float, sm
     return out
 
 
+@settings(deadline=None)
 @given(
     st.integers(0, 2**32), st.integers(1, 9), st.integers(1, 9), st.floats(0, 1), st.floats(0, 1)
 )

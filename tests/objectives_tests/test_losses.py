@@ -7,7 +7,7 @@ import chainer
 import numpy as np
 import pytest
 from chainer.gradient_check import numerical_grad
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -53,6 +53,7 @@ def test_losses_equal_their_formulas(name, confidence) -> None:
     assert found == pytest.approx(FORMULAS[name](LOGITS, CLEAN, confidence), rel=1e-9)
 
 
+@settings(deadline=None)
 @given(
     arrays(np.float64, (4, 3), elements=st.floats(-30, 30)),
     arrays(np.float64, (4, 3), elements=st.integers(-5, 5)),

@@ -68,7 +68,7 @@ def test_an_attack_trial_reports_at_equal_distances_and_leaves_its_results(attac
     report = Recorder()
     result = attack.evaluate(SPEC, World(), report)
     assert isinstance(result, Result)
-    assert [step for step, _, _ in report.calls] == [48, 80, 128, 160]
+    assert [step for step, _, _ in report.calls] == [40, 80, 120, 160]
     for _, value, logs in report.calls:
         assert set(logs) == {"error.eps08", "error.eps40", "loss"}
         assert value == pytest.approx((logs["error.eps08"] + logs["error.eps40"]) / 2)
@@ -113,6 +113,18 @@ def test_training_makes_a_classifier_wrong_that_it_never_saw(attack) -> None:
     assert noisy < 0.45
     assert errors[1] > noisy + 0.2
     assert errors[1] > errors[0]
+
+
+@pytest.mark.parametrize("size", [7, 16, 64, 500])
+def test_trials_of_any_batch_size_report_at_the_same_points(attack, size) -> None:
+    report = Recorder()
+    spec = SPEC.model_copy(update={"batch": SPEC.batch.model_copy(update={"size": size})})
+    attack.evaluate(spec, World(), report)
+    steps = [step for step, _, _ in report.calls]
+    assert steps == sorted(set(steps))
+    assert set(steps) <= {40, 80, 120, 160}
+    assert steps[-1] == 160
+    assert len(steps) == 4 or size > 40
 
 
 def test_a_pruned_trial_stops_where_it_was_told(attack) -> None:
@@ -259,7 +271,7 @@ def test_a_classifier_trial_learns_and_reports(classifier) -> None:
     report = Recorder()
     spec = ClassifierSpec(classifier="plain-w8")
     result = classifier.evaluate(spec, World(), report)
-    assert [step for step, _, _ in report.calls] == [416, 800, 1216, 1600]
+    assert [step for step, _, _ in report.calls] == [400, 800, 1200, 1600]
     assert result.value == report.calls[-1][1] > 0.5
     assert classifier.evaluate(spec, World(), Recorder()).value == result.value
 

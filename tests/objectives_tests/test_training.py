@@ -10,11 +10,11 @@ import chainer
 import chainer.functions as F
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from objectives.spec import OptimizerSpec
-from objectives.training import Batch, _order, _share, fit
+from objectives.training import Batch, _order, _share, fit, milestone
 from study.errors import UsageError
 from study.world import World
 
@@ -96,6 +96,7 @@ def test_adam_is_adam() -> None:
     np.testing.assert_allclose(point.at.array, at, rtol=1e-4)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 12), st.integers(1, 30), st.integers(1, 30), st.integers(0, 2**31))
 def test_every_epoch_shows_every_image_once(count, batch, steps, seed) -> None:
     shown = np.concatenate(list(_order(count, steps, batch, seed)))
@@ -112,6 +113,7 @@ def test_the_order_is_the_seeds_alone() -> None:
     np.testing.assert_array_equal(np.concatenate(list(_order(50, 2, 8, 1))), first[:16])
 
 
+@settings(deadline=None)
 @given(st.integers(1, 100), st.integers(1, 9))
 def test_shares_cover_the_batch_and_differ_by_one(count, size) -> None:
     shares = [_share(count, SimpleNamespace(rank=r, size=size)) for r in range(size)]
@@ -128,6 +130,14 @@ def test_draws_of_a_step_are_the_same_on_every_rank_and_differ_between_steps() -
     assert again.rng().random() == batches[0].rng().random()
     assert batches[0].rng().random() != batches[1].rng().random()
     np.testing.assert_array_equal(again.own, batches[0].indexes[:1])
+
+
+@settings(deadline=None)
+@given(st.integers(1, 500), st.integers(1, 20), st.lists(st.integers(0, 600), min_size=2))
+def test_milestones_are_the_last_point_that_was_reached(images, reports, seen) -> None:
+    points = [0, *(images * k // reports for k in range(1, reports + 1))]
+    for s in seen:
+        assert milestone(s, images, reports) == max(p for p in points if p <= s)
 
 
 def test_fewer_images_per_update_than_ranks_are_refused() -> None:

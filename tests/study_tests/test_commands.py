@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -43,14 +44,24 @@ def jigsaw(
     return call
 
 
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a database where study `s` has run three trials: made once, copied often."""
+    folder = tmp_path_factory.mktemp("example")
+    storage = ("--storage", f"sqlite:///{folder}/jigsaw.db")
+    for verb in (
+        ("create", "s", "--objective", TINY, "--sampler", "random", "--seed", "1"),
+        ("worker", "s", "--n-trials", "3"),
+    ):
+        assert run([*verb, *storage]) == 0
+    return folder
+
+
 @pytest.fixture
-def ran(jigsaw: Jigsaw) -> Jigsaw:
-    """`jigsaw` where study `s` has run three trials."""
-    assert jigsaw("create", "s", "--objective", TINY, "--sampler", "random", "--seed", "1")[0] == 0
-    code, out, err = jigsaw("worker", "s", "--n-trials", "3")
-    assert (code, out) == (0, "")
-    assert err.splitlines()[0] == "joined study s"
-    assert err.splitlines()[1].startswith("trial   0 complete 0.5000 (best 0.5000)")
+def ran(jigsaw: Jigsaw, example: Path, tmp_path: Path) -> Jigsaw:
+    """`jigsaw` in a folder where study `s` has run three trials."""
+    for path in example.glob("jigsaw.db*"):
+        shutil.copy(path, tmp_path)
     return jigsaw
 
 
@@ -178,6 +189,17 @@ def test_bad_input_for_a_study_that_is_there(
     assert (code, out) == (2, "")
     assert err.startswith(f"jigsaw: {message}")
     assert err.count("\n") == 1
+
+
+def test_a_worker_says_a_line_per_trial(jigsaw: Jigsaw) -> None:
+    code, out, err = jigsaw("create", "s", "--objective", TINY, "--sampler", "random")
+    assert (code, out) == (0, "s\n")
+    code, out, err = jigsaw("worker", "s", "--n-trials", "2")
+    assert (code, out) == (0, "")
+    first, *trials = err.splitlines()
+    assert first == "joined study s"
+    assert trials[0].startswith("trial   0 complete 0.5000 (best 0.5000)")
+    assert len(trials) == 2
 
 
 def test_a_worker_that_only_fails_gives_up(jigsaw: Jigsaw, tmp_path: Path) -> None:

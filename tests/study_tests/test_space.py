@@ -68,6 +68,7 @@ def test_domain_membership(domain: Domain, value: object, member: bool) -> None:
         (Domain("c", choices=(None, "x")), "None", None),
         (Domain("c", choices=("none", None)), None, None),
         (Domain("c", choices=("a", "A")), "a", "a"),
+        (Domain("c", choices=("None", "none")), None, None),
         (Domain("c", choices=("a", "b")), "z", "z"),
         (FLOATS, 1, 1.0),
         (FLOATS, True, True),
@@ -117,6 +118,21 @@ def ranged(trial: Suggester) -> None:
     trial.suggest_int("width", 8, 64 if wide else 16)
 
 
+def paired(trial: Suggester) -> None:
+    """Nothing changes until both are switched."""
+    first = trial.suggest_categorical("first", ("a", "b"))
+    if (first, trial.suggest_categorical("second", ("a", "b"))) == ("b", "b"):
+        trial.suggest_float("x", 0, 1)
+
+
+def shifting(trial: Suggester) -> None:
+    """The choices of one parameter depend on another, so a choice may not be allowed elsewhere."""
+    outer = trial.suggest_categorical("outer", ("a", "b"))
+    inner = trial.suggest_categorical("inner", ("p", "q") if outer == "a" else ("r", "s"))
+    if inner == "q":
+        trial.suggest_float("y", 0, 1)
+
+
 def scarce(trial: Suggester) -> None:
     """A combination is refused by raising."""
     first = trial.suggest_categorical("first", ("a", "b"))
@@ -157,6 +173,16 @@ def scarce(trial: Suggester) -> None:
             },
         ),
         (scarce, {"first: a | b": "", "second: a | b": "", "x: 0.0 .. 1.0": ""}),
+        (paired, {"first: a | b": "", "second: a | b": "", "x: 0.0 .. 1.0": "first=b, second=b"}),
+        (
+            shifting,
+            {
+                "outer: a | b": "",
+                "inner: p | q": "outer=a",
+                "inner: r | s": "outer=b",
+                "y: 0.0 .. 1.0": "outer=a, inner=q",
+            },
+        ),
         (lambda trial: None, {}),
     ],
 )
@@ -265,7 +291,7 @@ class Drawn:
         return self.values.setdefault(name, self.rng.uniform(low, high))
 
 
-SPACES = [suggest_attack, nested, layers, ranged]
+SPACES = [suggest_attack, nested, layers, ranged, paired, shifting]
 
 
 @given(seed=st.integers(0, 2**32), space=st.sampled_from(SPACES))

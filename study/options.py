@@ -1,0 +1,113 @@
+"""Options and ways of writing values that several verbs of the command line share."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from study.conditions import DEFAULT_OBJECTIVE, parse_scalar
+from study.errors import UsageError
+
+__all__ = [
+    "form_option",
+    "read_pair",
+    "read_point",
+    "read_settings",
+    "storage_option",
+    "study_argument",
+    "study_options",
+]
+
+storage_option = click.option(
+    "--storage", envvar="OPTUNA_STORAGE", default="sqlite:///jigsaw.db", show_default=True,
+    metavar="URL", help="Database URL; the environment variable OPTUNA_STORAGE is used when left out.",
+)  # fmt: skip
+study_argument = click.argument("study")
+form_option = click.option(
+    "--format", "form", type=click.Choice(["table", "json", "csv"]), default="table",
+    show_default=True, help="How results are printed.",
+)  # fmt: skip
+
+
+_CONDITIONS = (
+    click.option(
+        "--objective",
+        metavar="NAME",
+        help=f"package.module:Name or path/to/file.py:Name.  [default: {DEFAULT_OBJECTIVE}]",
+    ),
+    click.option(
+        "--sampler",
+        metavar="NAME:K=V,..",
+        help="tpe, random, cmaes, qmc or gp, with arguments.  [default: tpe]",
+    ),
+    click.option(
+        "--pruner",
+        metavar="NAME:K=V,..",
+        help="median, percentile, halving, hyperband, threshold, none.  [default: median]",
+    ),
+    click.option(
+        "--seed",
+        type=click.IntRange(0, 2**31 - 1),
+        help="Seed of the whole study.  [default: 0]",
+    ),
+)
+
+
+def study_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that are conditions of a study."""
+    for option in reversed(_CONDITIONS):
+        function = option(function)
+    return function
+
+
+def read_pair(text: str) -> tuple[str, Any]:
+    """Split NAME=VALUE; the value is a number, true, false, none or text.
+
+    Raises:
+        UsageError: there is no `=`, or no name before it.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UsageError(f"{text!r} is not NAME=VALUE")
+    return name, parse_scalar(value)
+
+
+def read_settings(texts: tuple[str, ...]) -> dict[str, Any]:
+    """Read NAME=VALUE; a value with commas is a list, one in brackets is JSON."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, value = read_pair(text)
+        if isinstance(value, str) and value[:1] in ("[", "{"):
+            value = _json(name, value)
+        elif isinstance(value, str) and "," in value:
+            value = [parse_scalar(part) for part in value.split(",") if part]
+        found[name] = value
+    return found
+
+
+def _json(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"--set {name}: {text!r} is no JSON: {error}") from None
+
+
+def read_point(path: Path | None) -> dict[str, Any]:
+    """Read a JSON file of parameters; nothing when there is no path.
+
+    Raises:
+        UsageError: the file holds anything but a JSON object.
+    """
+    if path is None:
+        return {}
+    try:
+        point = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UsageError(f"spec file {str(path)!r} is no JSON: {error}") from None
+    if not isinstance(point, dict):
+        raise UsageError(
+            f"spec file {str(path)!r} holds {type(point).__name__}; expected an object of parameters"
+        )
+    return point
