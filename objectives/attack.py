@@ -19,7 +19,7 @@ from objectives.evaluation import error_rates, network_attack
 from objectives.losses import attack_loss, total_variation
 from objectives.pictures import examples_png
 from objectives.spec import AttackSpec, suggest
-from objectives.targets import CleanLogits, check_disjoint, load_targets
+from objectives.targets import CleanLogits, check_disjoint, check_distinct, load_targets
 from objectives.training import Batch, fit, milestone
 from study.errors import UsageError
 from study.objective import Objective, Report, Result
@@ -128,10 +128,17 @@ class AttackObjective(Objective):
         self._classifiers = load_targets(
             (*given.train, *given.tune), self.data, given.classifier_images, world
         )
+        check_distinct(
+            {name: self.classifiers_of(name, self._classifiers) for name in ("train", "tune")}
+        )
         self._clean = {
             text: CleanLogits(self._classifiers[text], self.data.train.images)
             for text in given.train
         }
+
+    def classifiers_of(self, name: str, loaded: Mapping[str, Classifier]) -> dict[str, Classifier]:
+        """Return those of the loaded classifiers that are in the set `train`, `tune` or `report`."""
+        return {text: loaded[text] for text in getattr(self.conditions, name)}
 
     def suggest(self, trial: Suggester) -> AttackSpec:
         """Draw a spec."""

@@ -17,7 +17,7 @@ from objectives.baselines import BASELINES, baseline
 from objectives.evaluation import Attack, error_table, network_attack
 from objectives.retraining import Retrained, card_record, retrain
 from objectives.spec import AttackSpec
-from objectives.targets import load_targets
+from objectives.targets import check_distinct, load_targets
 from study.conditions import Conditions
 from study.errors import UsageError
 from study.evaluations import read_evaluations, save_evaluations
@@ -188,8 +188,9 @@ def _score(
 ) -> pd.DataFrame:
     given, split = objective.conditions, objective.data.report
     nets = load_targets(
-        (*given.train, *given.report), objective.data, given.classifier_images, world
+        (*given.train, *given.tune, *given.report), objective.data, given.classifier_images, world
     )
+    check_distinct({s: objective.classifiers_of(s, nets) for s in ("train", "tune", "report")})
     targets = [nets[text] for text in given.train]
     named = dict(_named(text, targets) for text in attacks)
     judges = {text: nets[text] for text in given.report}

@@ -19,7 +19,14 @@ from objectives.evaluation import logits_of
 from study.errors import UsageError
 from study.world import World
 
-__all__ = ["CleanLogits", "cache_folder", "check_disjoint", "load_targets", "parse_target"]
+__all__ = [
+    "CleanLogits",
+    "cache_folder",
+    "check_disjoint",
+    "check_distinct",
+    "load_targets",
+    "parse_target",
+]
 
 _DEFAULT_SEED = 0
 _LOG = logging.getLogger("jigsaw.targets")
@@ -120,6 +127,23 @@ def check_disjoint(sets: Mapping[str, Sequence[str]]) -> None:
             if owner.setdefault(key, name) != name:
                 raise UsageError(
                     f"classifier {text!r} is in the sets {owner[key]!r} and {name!r}; the sets must be disjoint"
+                )
+
+
+def check_distinct(sets: Mapping[str, Mapping[str, Classifier]]) -> None:
+    """Check that no two sets hold the same weights, whatever their classifiers are called.
+
+    Raises:
+        UsageError: two sets share a classifier.
+    """
+    owner: dict[str, tuple[str, str]] = {}
+    for name, classifiers in sets.items():
+        for text, classifier in classifiers.items():
+            first, other = owner.setdefault(weights.digest(classifier), (name, text))
+            if first != name:
+                raise UsageError(
+                    f"classifier {text!r} of the set {name!r} has the weights of {other!r} of the set "
+                    f"{first!r}; the sets must be disjoint"
                 )
 
 

@@ -8,6 +8,7 @@ error, and all ranks leave together. The only other way out is the hang timeout,
 
 import os
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -81,8 +82,17 @@ class World:
         self.size: int = 1 if comm is None else comm.size
         self.hang_timeout = hang_timeout
         self.interrupted = False
+        self._local_size: int | None = 1 if comm is None else None
         self.before_abort: Callable[[str], None] = lambda reason: None
         self.comm = None if comm is None else GuardedComm(comm, self)
+
+    @property
+    def local_size(self) -> int:
+        """Ranks on this host; the first use is a collective."""
+        if self._local_size is None:
+            hosts = self.allgather(socket.gethostname())
+            self._local_size = hosts.count(socket.gethostname())
+        return self._local_size
 
     def bcast(self, value: T) -> T:
         """Return rank 0's `value` on every rank."""

@@ -20,15 +20,16 @@ class Done:
     err: str
 
 
-def environment(**extra: str) -> dict[str, str]:
+def environment(**extra: str | None) -> dict[str, str]:
     """This environment, less what would make a process believe that it is a rank already."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PMI", "OMPI", "HYDRA"))}
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    return kept | threads | {"PYTHONPATH": str(ROOT)} | extra
+    whole = kept | threads | {"PYTHONPATH": str(ROOT)} | extra
+    return {name: value for name, value in whole.items() if value is not None}
 
 
 def start(
-    ranks: int, *arguments: str, cwd: Path, launcher: Path | None = None, **extra: str
+    ranks: int, *arguments: str, cwd: Path, launcher: Path | None = None, **extra: str | None
 ) -> "subprocess.Popen[str]":
     """Start `python arguments...` on some ranks; `launcher` is the bin folder of another environment."""
     here = (MPIEXEC, Path(sys.executable))

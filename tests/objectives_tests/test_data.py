@@ -537,7 +537,10 @@ ME = "tests.objectives_tests.test_data"
     ("text", "expected"),
     [
         ("cifar", "data set 'cifar': expected package.module:Name or path/to/file.py:Name; a data"),
-        ("mnist:x", "'mnist' cannot be imported: No module named 'mnist'; a data set is patches, "),
+        (
+            "mnist:x",
+            "'mnist' cannot be imported: ModuleNotFoundError: No module named 'mnist'; a data set is patches, ",
+        ),
         (
             "",
             "a data set is patches, digits, cifar10:PATH, fashion_mnist:PATH, folder:PATH, nips17",

@@ -11,11 +11,18 @@ import numpy as np
 import pytest
 
 from models import weights
+from models.classifiers import build, freeze
 from models.pixels import to_unit
 from objectives import targets
 from objectives.boosters import flip
 from objectives.data import DataSet, Split
-from objectives.targets import CleanLogits, check_disjoint, load_targets, parse_target
+from objectives.targets import (
+    CleanLogits,
+    check_disjoint,
+    check_distinct,
+    load_targets,
+    parse_target,
+)
 from study.errors import DataError, UsageError
 from study.world import World
 
@@ -205,3 +212,15 @@ def test_clean_logits_are_computed_once_for_each_side(plain_digits, monkeypatch)
     np.testing.assert_array_equal(clean(indexes, flipped), found)
     clean(np.array([3, 5]), np.array([False, False]))
     assert asked == [4, 1]
+
+
+def test_one_network_under_two_names_is_one_classifier() -> None:
+    nets = [
+        freeze(build(text, channels=1, classes=10, size=8, seed=0))
+        for text in ("resnet8", "resnet8-w12")
+    ]
+    with pytest.raises(
+        UsageError, match=r"'resnet8-w12' of the set 'tune' has the weights of 'resnet8'"
+    ):
+        check_distinct({"train": {"resnet8": nets[0]}, "tune": {"resnet8-w12": nets[1]}})
+    check_distinct({"train": {"resnet8": nets[0]}, "tune": {}})
