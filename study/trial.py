@@ -1,6 +1,7 @@
 """One trial on every rank: evaluate the spec together, leave together, say how it ended."""
 
 import gc
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -94,9 +95,15 @@ def _guarded(job: Job, objective: Objective, world: World, record: Record | None
 
 
 def _checked(found: float | Result) -> Result:
+    """Refuse what the database could not hold, while the trial can still fail for it."""
     result = found if isinstance(found, Result) else Result(float(found))
     if math.isnan(result.value):
-        raise ValueError("the objective returned nan as the trial's value; allowed: a number")
+        raise ValueError("the trial's value is nan; allowed: a number")
+    for key, value in result.attributes.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the trial's attribute {key!r} cannot be stored: {error}") from None
     return result
 
 

@@ -1,7 +1,5 @@
 """Rank 0's side of a worker: ask for trials, record their reports, tell how they ended."""
 
-import json
-import math
 import os
 import socket
 import uuid
@@ -21,7 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from study.conditions import Conditions, agree
 from study.curves import CurveWriter
 from study.errors import UsageError
-from study.objective import Objective, Result, digest, encode, load_objective
+from study.objective import Objective, digest, encode, load_objective
 from study.provenance import process_alive, provenance
 from study.search.growth import grow
 from study.search.studies import conditions_of, finished, load_study, remember
@@ -119,15 +117,11 @@ class Session:
         return trial.should_prune()
 
     def finish(self, outcome: Outcome) -> None:
-        """Write down how the trial ended; a result that cannot be stored fails the trial."""
+        """Write down how the trial ended."""
         trial, curves = self._running()
         curves.flush()
         attributes: dict[str, Any] = {"cost": dict(outcome.cost)}
         if outcome.state == "complete" and outcome.result is not None:
-            refusal = _refusal(outcome.result)
-            if refusal is not None:
-                self._tell(TrialState.FAIL, attributes | {"failure": refusal})
-                return
             attributes |= dict(outcome.result.attributes)
             self._keep(trial, outcome.result.files)
             self._tell(TrialState.COMPLETE, attributes, outcome.result.value)
@@ -170,18 +164,6 @@ class Session:
                 path = Path(folder, name)
                 path.write_bytes(content)
                 upload_artifact(study_or_trial=trial, file_path=str(path), artifact_store=store)
-
-
-def _refusal(result: Result) -> str | None:
-    """Say why a database cannot hold the result, or None when it can."""
-    if math.isnan(result.value):
-        return "its value is not a number"
-    for key, value in result.attributes.items():
-        try:
-            json.dumps(value)
-        except (TypeError, ValueError) as error:
-            return f"its attribute {key!r} cannot be stored: {error}"
-    return None
 
 
 def _adopt(study: Study, url: str, wanted: Mapping[str, Any]) -> Conditions:

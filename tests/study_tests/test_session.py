@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 from optuna.study import Study
 from optuna.trial import TrialState
@@ -100,25 +99,6 @@ def test_an_interrupted_trial_is_queued_again(session: Session, database_url: st
     assert [t.state for t in trials] == [TrialState.FAIL, TrialState.WAITING]
     assert trials[0].user_attrs["failure"] == "interrupted"
     assert open_session(database_url, "s", {}).ask({}).spec == spec
-
-
-@pytest.mark.parametrize(
-    ("result", "failure"),
-    [
-        (Result(math.nan), "its value is not a number"),
-        (Result(0.5, {"x": np.float32(1)}), "its attribute 'x' cannot be stored: Object of type float32"),
-        (Result(0.5, {"ok": 1, "x": {1, 2}}), "its attribute 'x' cannot be stored: Object of type set"),
-    ],
-)  # fmt: skip
-def test_a_result_that_cannot_be_stored_fails_the_trial(
-    session: Session, database_url: str, result: Result, failure: str
-) -> None:
-    session.ask({})
-    session.finish(Outcome("complete", result, cost=COST))
-    trial = last(session, database_url)
-    assert trial.state == TrialState.FAIL
-    assert trial.user_attrs["failure"].startswith(failure)
-    assert session.ask({}).number == 1
 
 
 def test_infinite_values_are_values(session: Session, database_url: str) -> None:
