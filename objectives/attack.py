@@ -41,6 +41,7 @@ class AttackSettings(BaseModel):
         images: images each trial trains on, >= 1.
         tune_images: images a trial is scored on, >= 1, evenly spaced over the tune split.
         reports: reports per trial, >= 1.
+        widest: the largest `arch.width` searched, a multiple of 8, 8..128: most of a trial's cost.
         classifier_images: images each classifier of the sets is trained on, >= 1.
         seed: of initial weights and training, >= 0.
     """
@@ -54,7 +55,8 @@ class AttackSettings(BaseModel):
     epsilons: tuple[int, ...] = Field((4, 8, 12, 16), min_length=1)
     images: int = Field(2048, ge=1)
     tune_images: int = Field(200, ge=1)
-    reports: int = Field(8, ge=1)
+    reports: int = Field(4, ge=1)
+    widest: int = Field(16, ge=8, le=128, multiple_of=8)
     classifier_images: int = Field(16000, ge=1)
     seed: int = Field(0, ge=0)
 
@@ -142,7 +144,7 @@ class AttackObjective(Objective):
 
     def suggest(self, trial: Suggester) -> AttackSpec:
         """Draw a spec."""
-        return suggest(trial)
+        return suggest(trial, self.conditions.widest)
 
     def evaluate(self, spec: AttackSpec, world: World, report: Report) -> Result:
         """Train, reporting the error rates on the tune images at equal numbers of images seen."""

@@ -109,8 +109,13 @@ class AttackSpec(_Part):
         }
 
 
-def suggest(trial: Suggester) -> AttackSpec:
-    """Draw an attack spec; which parameters exist depends on the choices before them."""
+def suggest(trial: Suggester, widest: int = 16) -> AttackSpec:
+    """Draw an attack spec; which parameters exist depends on the choices before them.
+
+    Args:
+        trial: what answers.
+        widest: the largest `arch.width`, a multiple of 8 from 8 to 128: most of a trial's cost.
+    """
     arch = trial.suggest_categorical("arch.name", tuple(GENERATORS))
     loss = trial.suggest_categorical("loss.name", LOSSES)
     parameters: dict[str, Scalar] = {
@@ -119,7 +124,7 @@ def suggest(trial: Suggester) -> AttackSpec:
             "epsilon.sampling", ("uniform", "small", "large")
         ),
         "arch.name": arch,
-        **GENERATORS[arch].suggest(trial),
+        **GENERATORS[arch].suggest(trial, widest),
         "loss.name": loss,
         "loss.smoothness": trial.suggest_float("loss.smoothness", 1e-5, 1e-1, log=True),
         "optimizer.name": trial.suggest_categorical("optimizer.name", ("adam", "momentum")),

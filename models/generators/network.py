@@ -80,7 +80,7 @@ class Generator:
     Attributes:
         name: the value of `arch.name`.
         arch: the subclass of `Arch`.
-        suggest: draws the `arch.*` parameters other than the name.
+        suggest: draws the `arch.*` parameters other than the name, given the largest `arch.width`.
         trunk: builds a link from (N, C, H, W) in [0, 1] to features (N, `features(arch)`, H, W).
         features: number of feature channels of the trunk.
         stride: H and W must be multiples of it; the attack network pads and crops.
@@ -89,7 +89,7 @@ class Generator:
 
     name: str
     arch: type[Arch]
-    suggest: Callable[[Suggester], dict[str, Scalar]]
+    suggest: Callable[[Suggester, int], dict[str, Scalar]]
     trunk: Callable[[Any, Parts], chainer.Link]
     features: Callable[[Any], int]
     stride: Callable[[Any], int]

@@ -36,10 +36,10 @@ class ResNetArch(Arch):
     norm: Norm = "none"
 
 
-def suggest(trial: Suggester) -> dict[str, Scalar]:
+def suggest(trial: Suggester, widest: int) -> dict[str, Scalar]:
     """Draw the ResNet generator's parameters."""
     return {
-        "arch.width": trial.suggest_int("arch.width", 8, 24, step=8),
+        "arch.width": trial.suggest_int("arch.width", 8, widest, step=8),
         "arch.norm": trial.suggest_categorical("arch.norm", ("none", "instance", "batch")),
         "arch.downs": trial.suggest_int("arch.downs", 1, 2),
         "arch.blocks": trial.suggest_int("arch.blocks", 0, 3),

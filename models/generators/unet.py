@@ -32,10 +32,10 @@ class UNetArch(Arch):
     norm: Norm = "none"
 
 
-def suggest(trial: Suggester) -> dict[str, Scalar]:
+def suggest(trial: Suggester, widest: int) -> dict[str, Scalar]:
     """Draw the U-Net generator's parameters."""
     return {
-        "arch.width": trial.suggest_int("arch.width", 8, 24, step=8),
+        "arch.width": trial.suggest_int("arch.width", 8, widest, step=8),
         "arch.norm": trial.suggest_categorical("arch.norm", ("none", "instance", "batch")),
         "arch.depth": trial.suggest_int("arch.depth", 1, 3),
     }
