@@ -32,6 +32,8 @@ class ClassifierSpec(BaseModel):
         schedule: `constant`, or `cosine` to zero over the budget.
         batch: images per update, over all ranks, 1..4096.
         flip: mirror images left to right with probability 1/2.
+        cast: add to each channel of an image a constant drawn from -cast..cast, on [0, 1] images, 0..1;
+            without it a classifier of small images leans on colour, and a constant tint defeats it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +44,7 @@ class ClassifierSpec(BaseModel):
     schedule: Literal["constant", "cosine"] = "cosine"
     batch: int = Field(32, ge=1, le=4096)
     flip: bool = True
+    cast: float = Field(0.06, ge=0, le=1)
 
 
 def train_classifier(
@@ -63,9 +66,11 @@ def train_classifier(
     )  # fmt: skip
 
     def loss(batch: Batch) -> chainer.Variable:
-        x = to_unit(split.images[batch.own])
-        if spec.flip:
-            x = flip(x, (batch.rng().random(len(batch.indexes)) < 0.5)[batch.mine])
+        rng, size = batch.rng(), len(batch.indexes)
+        flipped = rng.random(size) < 0.5 * spec.flip
+        casts = rng.uniform(-spec.cast, spec.cast, (size, split.images.shape[1], 1, 1))
+        x = flip(to_unit(split.images[batch.own]), flipped[batch.mine])
+        x = np.clip(x + casts[batch.mine].astype(x.dtype), 0, 1)
         return F.softmax_cross_entropy(classifier(x), split.labels[batch.own])
 
     with chainer.using_config("train", True):
@@ -128,6 +133,7 @@ class ClassifierObjective(Objective):
             schedule=trial.suggest_categorical("schedule", ("cosine", "constant")),
             batch=trial.suggest_categorical("batch", (32, 64, 128)),
             flip=trial.suggest_categorical("flip", (True, False)),
+            cast=trial.suggest_float("cast", 0.0, 0.3),
         )
 
     def evaluate(self, spec: ClassifierSpec, world: World, report: Report) -> Result:
