@@ -49,8 +49,8 @@ class AttackSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: str = "patches"
-    train: tuple[str, ...] = Field(("resnet8", "vgg"), min_length=1)
-    tune: tuple[str, ...] = Field(("plain", "resnet8@1"), min_length=1)
+    train: tuple[str, ...] = Field(("resnet8", "vgg", "plain"), min_length=1)
+    tune: tuple[str, ...] = Field(("mobilenet@1", "resnet8@1"), min_length=1)
     report: tuple[str, ...] = Field(("mobilenet",), min_length=1)
     epsilons: tuple[int, ...] = Field((4, 8, 12, 16), min_length=1)
     images: int = Field(3072, ge=1)

@@ -44,7 +44,7 @@ class ClassifierSpec(BaseModel):
     schedule: Literal["constant", "cosine"] = "cosine"
     batch: int = Field(32, ge=1, le=4096)
     flip: bool = True
-    cast: float = Field(0.06, ge=0, le=1)
+    cast: float = Field(0.08, ge=0, le=1)
 
 
 def train_classifier(

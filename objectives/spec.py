@@ -43,7 +43,7 @@ class LossSpec(_Part):
     """
 
     name: Literal["margin", "predicted", "least_likely"] = "margin"
-    confidence: float = Field(5.0, ge=0, le=50)
+    confidence: float = Field(15.0, ge=0, le=50)
     smoothness: float = Field(1e-4, ge=0, le=1)
 
 
@@ -57,7 +57,7 @@ class OptimizerSpec(_Part):
     """
 
     name: Literal["adam", "momentum"] = "adam"
-    lr: float = Field(5e-3, ge=1e-6, le=10)
+    lr: float = Field(1e-2, ge=1e-6, le=10)
     schedule: Literal["constant", "cosine"] = "cosine"
 
 
@@ -84,7 +84,7 @@ class AttackSpec(_Part):
     """One attack network and how it is trained; frozen, JSON both ways."""
 
     epsilon: EpsilonSpec = EpsilonSpec()
-    arch: Annotated[SerializeAsAny[Arch], BeforeValidator(parse_arch)] = UNetArch(norm="instance")
+    arch: Annotated[SerializeAsAny[Arch], BeforeValidator(parse_arch)] = UNetArch(norm="batch")
     loss: LossSpec = LossSpec()
     optimizer: OptimizerSpec = OptimizerSpec()
     batch: BatchSpec = BatchSpec()
@@ -128,7 +128,7 @@ def suggest(trial: Suggester, widest: int = 16) -> AttackSpec:
         "loss.name": loss,
         "loss.smoothness": trial.suggest_float("loss.smoothness", 1e-5, 1e-1, log=True),
         "optimizer.name": trial.suggest_categorical("optimizer.name", ("adam", "momentum")),
-        "optimizer.lr": trial.suggest_float("optimizer.lr", 3e-4, 5e-2, log=True),
+        "optimizer.lr": trial.suggest_float("optimizer.lr", 1e-3, 2e-2, log=True),
         "optimizer.schedule": trial.suggest_categorical(
             "optimizer.schedule", ("cosine", "constant")
         ),
