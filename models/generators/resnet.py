@@ -40,7 +40,7 @@ def suggest(trial: Suggester, widest: int) -> dict[str, Scalar]:
     """Draw the ResNet generator's parameters."""
     return {
         "arch.width": trial.suggest_int("arch.width", 8, widest, step=8),
-        "arch.norm": trial.suggest_categorical("arch.norm", ("none", "instance", "batch")),
+        "arch.norm": trial.suggest_categorical("arch.norm", ("batch", "instance")),
         "arch.downs": trial.suggest_int("arch.downs", 1, 2),
         "arch.blocks": trial.suggest_int("arch.blocks", 0, 3),
     }

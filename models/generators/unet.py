@@ -36,7 +36,7 @@ def suggest(trial: Suggester, widest: int) -> dict[str, Scalar]:
     """Draw the U-Net generator's parameters."""
     return {
         "arch.width": trial.suggest_int("arch.width", 8, widest, step=8),
-        "arch.norm": trial.suggest_categorical("arch.norm", ("none", "instance", "batch")),
+        "arch.norm": trial.suggest_categorical("arch.norm", ("batch", "instance")),
         "arch.depth": trial.suggest_int("arch.depth", 1, 3),
     }
 
