@@ -293,11 +293,11 @@ def test_fixed_and_queued_points(jigsaw: Jigsaw, tmp_path: Path) -> None:
 
 
 def test_a_parameter_may_be_fixed_to_a_word_that_reads_as_something_else(jigsaw: Jigsaw) -> None:
-    code, _, err = jigsaw("create", "s", "--fix", "arch.norm=none")
+    code, _, err = jigsaw("create", "s", "--objective", f"{HERE}:Worded", "--fix", "kind=none")
     assert (code, err.splitlines()[-1][:7]) == (0, "created")
     conditions = conditions_of(load_study("sqlite:///jigsaw.db", "s"))
     assert conditions is not None
-    assert conditions.fixed == {"arch.norm": "none"}
+    assert conditions.fixed == {"kind": "none"}
 
 
 def test_a_study_of_plain_optuna_has_no_space_yet(jigsaw: Jigsaw) -> None:

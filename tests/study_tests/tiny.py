@@ -53,6 +53,12 @@ class Inserted(Tiny):
     kinds = ("c", "a", "b")
 
 
+class Worded(Tiny):
+    """A choice that reads as no value at all on a command line."""
+
+    kinds = ("a", "none")
+
+
 class Renamed(Tiny):
     kinds = ("c", "b")
 
