@@ -22,7 +22,7 @@ from study.conditions import Conditions
 from study.errors import UsageError
 from study.evaluations import read_evaluations, save_evaluations
 from study.objective import decode, load_objective
-from study.options import form_option, storage_option, study_argument
+from study.options import form_option, spec_option, storage_option, study_argument
 from study.search.artifacts import read_artifact
 from study.search.samplers import seed_of
 from study.search.session import engine_of
@@ -111,12 +111,7 @@ def package(study: str, folder: Path, storage: str, trial: str) -> None:
 @click.option(
     "--trial", metavar="N", help="A complete trial's number, best, or default for the default spec."
 )
-@click.option(
-    "--spec",
-    "path",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A JSON file of a spec instead.",
-)
+@spec_option("A JSON file of a spec instead.")
 @click.option(
     "--seeds",
     type=click.IntRange(1),
@@ -132,7 +127,7 @@ def train(
     folder: Path,
     storage: str,
     trial: str | None,
-    path: Path | None,
+    spec: Path | None,
     seeds: int | None,
     images: int | None,
 ) -> None:
@@ -143,14 +138,14 @@ def train(
     with the same number of ranks, bit for bit. Results are recorded in the study STUDY/retrained, with
     their lineage, so that they never disturb the sampler.
     """
-    if (trial is None) == (path is None):
+    if (trial is None) == (spec is None):
         raise UsageError("say what to train: --trial N, or --spec FILE")
     world = mpi_world()
     opened, objective = _open(world, storage, study, images)
-    name, spec = world.lead(lambda: _chosen(opened, objective, trial, path))
+    name, chosen = world.lead(lambda: _chosen(opened, objective, trial, spec))
     with world.signals():
         for place, seed in _runs(folder, seeds, objective.conditions.seed):
-            again = retrain(objective, spec, seed, world, {"study": study, "from": name})
+            again = retrain(objective, chosen, seed, world, {"study": study, "from": name})
             if opened is not None:
                 _keep(opened, again, place)
 

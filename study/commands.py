@@ -17,6 +17,7 @@ from study.options import (
     read_pair,
     read_point,
     read_settings,
+    spec_option,
     storage_option,
     study_argument,
     study_options,
@@ -58,6 +59,9 @@ def run(arguments: list[str], command: click.Command = jigsaw, *, quiet: bool = 
         return result if isinstance(result, int) else 0
     except click.exceptions.Abort:
         return 130
+    except SystemExit:
+        # Click ends so by itself only for a reader that has seen enough: `jigsaw export STUDY | head`.
+        return 0
     except click.ClickException as error:
         if not quiet:
             error.show(sys.stderr)
@@ -238,11 +242,7 @@ def export(study: str, storage: str, curves: bool, form: Any) -> None:
 @study_argument
 @storage_option
 @click.argument("values", nargs=-1, metavar="[NAME=VALUE]...")
-@click.option(
-    "--spec",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help='A JSON file of parameters: {"loss.name": "margin"}.',
-)
+@spec_option('A JSON file of parameters: {"loss.name": "margin"}.')
 def enqueue(study: str, storage: str, values: tuple[str, ...], spec: Path | None) -> None:
     """Queue a point of STUDY's search space; what is left out takes the objective's default."""
     from study.search.studies import conditions_of, load_study

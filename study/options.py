@@ -15,6 +15,7 @@ __all__ = [
     "read_pair",
     "read_point",
     "read_settings",
+    "spec_option",
     "storage_option",
     "study_argument",
     "study_options",
@@ -29,6 +30,12 @@ form_option = click.option(
     "--format", "form", type=click.Choice(["table", "json", "csv"]), default="table",
     show_default=True, help="How results are printed.",
 )  # fmt: skip
+
+
+def spec_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the option that names a JSON file of parameters; `text` is its help."""
+    kind = click.Path(exists=True, dir_okay=False, path_type=Path)
+    return click.option("--spec", type=kind, help=text)
 
 
 _CONDITIONS = (

@@ -17,7 +17,15 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from study.space import Scalar, Suggester
 
-__all__ = ["Arch", "AttackNetwork", "Epsilons", "Generator", "Normalize", "Parts"]
+__all__ = [
+    "Arch",
+    "AttackNetwork",
+    "Epsilons",
+    "Generator",
+    "Normalize",
+    "Parts",
+    "suggest_width_and_norm",
+]
 
 Normalize = Callable[[int], chainer.Link]
 
@@ -94,6 +102,14 @@ class Generator:
     features: Callable[[Any], int]
     stride: Callable[[Any], int]
     order: int
+
+
+def suggest_width_and_norm(trial: Suggester, widest: int) -> dict[str, Scalar]:
+    """Draw what every generator has: `arch.width`, 8..`widest`, and `arch.norm`."""
+    return {
+        "arch.width": trial.suggest_int("arch.width", 8, widest, step=8),
+        "arch.norm": trial.suggest_categorical("arch.norm", ("batch", "instance")),
+    }
 
 
 class AttackNetwork(chainer.Chain):  # type: ignore[misc]

@@ -12,7 +12,7 @@ import chainer.functions as F
 import chainer.links as L
 from pydantic import Field
 
-from models.generators.network import Arch, Generator, Parts
+from models.generators.network import Arch, Generator, Parts, suggest_width_and_norm
 from models.norms import Norm, norm
 from study.space import Scalar, Suggester
 
@@ -39,8 +39,7 @@ class ResNetArch(Arch):
 def suggest(trial: Suggester, widest: int) -> dict[str, Scalar]:
     """Draw the ResNet generator's parameters."""
     return {
-        "arch.width": trial.suggest_int("arch.width", 8, widest, step=8),
-        "arch.norm": trial.suggest_categorical("arch.norm", ("batch", "instance")),
+        **suggest_width_and_norm(trial, widest),
         "arch.downs": trial.suggest_int("arch.downs", 1, 2),
         "arch.blocks": trial.suggest_int("arch.blocks", 0, 3),
     }

@@ -10,7 +10,7 @@ import chainer.functions as F
 import chainer.links as L
 from pydantic import Field
 
-from models.generators.network import Arch, Generator, Parts
+from models.generators.network import Arch, Generator, Parts, suggest_width_and_norm
 from models.norms import Norm, norm
 from study.space import Scalar, Suggester
 
@@ -35,8 +35,7 @@ class UNetArch(Arch):
 def suggest(trial: Suggester, widest: int) -> dict[str, Scalar]:
     """Draw the U-Net generator's parameters."""
     return {
-        "arch.width": trial.suggest_int("arch.width", 8, widest, step=8),
-        "arch.norm": trial.suggest_categorical("arch.norm", ("batch", "instance")),
+        **suggest_width_and_norm(trial, widest),
         "arch.depth": trial.suggest_int("arch.depth", 1, 3),
     }
 

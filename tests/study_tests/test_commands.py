@@ -364,3 +364,16 @@ def test_as_a_program(ran: Jigsaw, tmp_path: Path, command: tuple[str, ...], cod
     assert done.returncode == code, done.stderr
     assert (done.stdout == "") is (code != 0)
     assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(ran: Jigsaw) -> None:
+    """As in `jigsaw export s | head -1`, whose reader is gone before the text is written."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "study", "export", "s"], check=False,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=closed, stderr=subprocess.PIPE, text=True, timeout=60,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
