@@ -1,0 +1,1 @@
+"""Kernels: convolution, normalisation, ReLU and pooling under Chainer, by the fastest provider present."""
