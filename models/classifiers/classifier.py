@@ -9,6 +9,7 @@ import chainer.links as L
 import numpy as np
 from numpy.typing import ArrayLike
 
+from models import kernels
 from study.errors import UsageError
 
 __all__ = ["Classifier", "Weights", "conv", "freeze", "linear", "normalization", "stem"]
@@ -69,7 +70,7 @@ class Classifier(chainer.Chain):  # type: ignore[misc]  # Chainer is untyped
             )
         h = chainer.as_variable(x)
         with self._mode():
-            return self.stages((h - self.mean) / self.std if self.normalised else h)
+            return self.stages(self._normalised(h) if self.normalised else h)
 
     def stages(self, h: chainer.Variable) -> tuple[chainer.Variable, ...]:
         """Return the activations after each stage for normalised images h (N, C, H, W)."""
@@ -78,6 +79,10 @@ class Classifier(chainer.Chain):  # type: ignore[misc]  # Chainer is untyped
     def head(self, h: chainer.Variable) -> chainer.Variable:
         """Return the logits (N, classes) for the last feature h, in training or not alike."""
         raise NotImplementedError
+
+    def _normalised(self, h: chainer.Variable) -> chainer.Variable:
+        scale = 1 / self.std
+        return kernels.scale_shift(h, scale.ravel(), (-self.mean * scale).ravel())
 
     @contextmanager
     def _mode(self) -> Iterator[None]:
@@ -142,7 +147,7 @@ def conv(
     bias: bool = False,
 ) -> chainer.Link:
     """Return a convolution that keeps the image size at stride 1 (odd kernel)."""
-    return L.Convolution2D(
+    return kernels.Convolution2D(
         channels_in,
         channels_out,
         kernel,
@@ -167,4 +172,4 @@ def linear(weights: Weights, channels_in: int, classes: int) -> chainer.Link:
 
 def normalization(channels: int) -> chainer.Link:
     """Return a batch normalisation layer (eps 1e-5, running statistics with decay 0.9)."""
-    return L.BatchNormalization(channels, decay=0.9, eps=1e-5)
+    return kernels.BatchNormalization(channels, decay=0.9, eps=1e-5)

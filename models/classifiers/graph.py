@@ -9,8 +9,9 @@ import chainer.functions as F
 import numpy as np
 from numpy.typing import NDArray
 
+from models import kernels
 from models.classifiers.classifier import Classifier
-from models.classifiers.depthwise import Pads, depthwise
+from models.classifiers.depthwise import Pads, padded
 from study.errors import DataError
 
 __all__ = ["Graph", "Operation", "parse", "same"]
@@ -143,7 +144,7 @@ class Graph(Classifier):
         if operation.kind == "ADD":
             return inputs[0] + inputs[1]
         if operation.kind == "AVERAGE_POOL_2D":
-            return F.average(inputs[0], axis=(2, 3), keepdims=True)
+            return kernels.global_average(inputs[0])[:, :, None, None]
         W, b = (getattr(self, letter + operation.parameters) for letter in "Wb")
         return _filtered(operation.kind, inputs[0], W, b, operation.stride)
 
@@ -151,9 +152,6 @@ class Graph(Classifier):
 def _filtered(kind: str, h: chainer.Variable, W: Any, b: Any, stride: int) -> chainer.Variable:
     kernel = W.shape[2]
     pads: Pads = (same(h.shape[2], kernel, stride), same(h.shape[3], kernel, stride))
-    if kind == "DEPTHWISE_CONV_2D":
-        return depthwise(h, W, stride, pads) + F.reshape(b, (1, -1, 1, 1))
-    (top, bottom), (left, right) = pads
-    if (top, left) == (bottom, right):
-        return F.convolution_2d(h, W, b, stride=stride, pad=(top, left))
-    return F.convolution_2d(F.pad(h, ((0, 0), (0, 0), *pads), "constant"), W, b, stride=stride)
+    h, pad = padded(h, pads)
+    groups = h.shape[1] if kind == "DEPTHWISE_CONV_2D" else 1
+    return kernels.convolution_2d(h, W, b, kernels.Geometry((stride, stride), pad, groups=groups))

@@ -6,6 +6,7 @@ Sandler et al. 2018 (arXiv:1801.04381), sec. 3.
 import chainer
 import chainer.functions as F
 
+from models import kernels
 from models.classifiers.classifier import (
     Classifier,
     Weights,
@@ -60,16 +61,16 @@ class MobileNet(Classifier):
     def stages(self, h: chainer.Variable) -> tuple[chainer.Variable, ...]:
         """Return the activations before each stride and after the last convolution."""
         features = []
-        h = relu6(self.bn1(self.conv1(h)))
+        h = relu6(kernels.layer(self.conv1, self.bn1, h))
         for block in self.blocks:
             if block.stride > 1:
                 features.append(h)
             h = block(h)
-        return (*features, relu6(self.bn2(self.conv2(h))))
+        return (*features, relu6(kernels.layer(self.conv2, self.bn2, h)))
 
     def head(self, h: chainer.Variable) -> chainer.Variable:
         """Return the logits of the averaged activations."""
-        return self.linear(F.average(h, axis=(2, 3)))
+        return self.linear(kernels.global_average(h))
 
 
 class _InvertedResidual(chainer.Chain):  # type: ignore[misc]
@@ -87,7 +88,7 @@ class _InvertedResidual(chainer.Chain):  # type: ignore[misc]
             self.project, self.bn3 = conv(weights, inner, width_out, 1), normalization(width_out)
 
     def forward(self, h: chainer.Variable) -> chainer.Variable:
-        inner = relu6(self.bn1(self.expand(h)))
+        inner = relu6(kernels.layer(self.expand, self.bn1, h))
         inner = relu6(self.bn2(depthwise(inner, self.filter, self.stride)))
-        out = self.bn3(self.project(inner))
+        out = kernels.layer(self.project, self.bn3, inner)
         return h + out if self.residual else out

@@ -3,8 +3,8 @@
 from itertools import pairwise
 
 import chainer
-import chainer.functions as F
 
+from models import kernels
 from models.classifiers.classifier import Classifier, Weights, conv, linear, stem
 
 __all__ = ["Plain"]
@@ -38,10 +38,10 @@ class Plain(Classifier):
         """Return the activations after each convolution: w, 2w and 4w channels."""
         features = []
         for layer in self.convs:
-            h = F.relu(layer(h))
+            h = layer(h, relu=True)
             features.append(h)
         return tuple(features)
 
     def head(self, h: chainer.Variable) -> chainer.Variable:
         """Return the logits of the averaged activations."""
-        return self.linear(F.average(h, axis=(2, 3)))
+        return self.linear(kernels.global_average(h))

@@ -1,9 +1,9 @@
 """The CIFAR residual network of He et al. 2016 (arXiv:1512.03385), sec. 4.2, shortcuts A."""
 
 import chainer
-import chainer.functions as F
 from numpy.typing import ArrayLike
 
+from models import kernels
 from models.classifiers.classifier import (
     Classifier,
     Weights,
@@ -58,7 +58,7 @@ class ResNet(Classifier):
 
     def stages(self, h: chainer.Variable) -> tuple[chainer.Variable, ...]:
         """Return the activations after each stage of blocks: w, 2w and 4w channels."""
-        h = F.relu(self.bn1(self.conv1(h)))
+        h = kernels.layer(self.conv1, self.bn1, h, relu=True)
         features = []
         for stage in (self.layer1, self.layer2, self.layer3):
             for block in stage:
@@ -68,7 +68,7 @@ class ResNet(Classifier):
 
     def head(self, h: chainer.Variable) -> chainer.Variable:
         """Return the logits of the averaged activations."""
-        return self.linear(F.average(h, axis=(2, 3)))
+        return self.linear(kernels.global_average(h))
 
 
 def _stage(weights: Weights, blocks: int, width_in: int, width_out: int) -> chainer.ChainList:
@@ -87,13 +87,12 @@ class _Block(chainer.Chain):  # type: ignore[misc]
             self.bn2 = normalization(width_out)
 
     def forward(self, h: chainer.Variable) -> chainer.Variable:
-        residual = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(h)))))
-        return F.relu(residual + self._shortcut(h))
+        inner = kernels.layer(self.conv1, self.bn1, h, relu=True)
+        return kernels.add_relu(kernels.layer(self.conv2, self.bn2, inner), self._shortcut(h))
 
     def _shortcut(self, h: chainer.Variable) -> chainer.Variable:
         """Option A: where the width grows, every other pixel, and zeros for the new channels."""
         if not self.grown:
             return h
         before = self.grown // 2
-        pads = ((0, 0), (before, self.grown - before), (0, 0), (0, 0))
-        return F.pad(h[:, :, ::2, ::2], pads, "constant")
+        return kernels.pad(h, channels=(before, self.grown - before), every=2)

@@ -7,6 +7,7 @@ import chainer
 import chainer.functions as F
 import chainer.links as L
 
+from models import kernels
 from models.classifiers.classifier import Classifier
 
 __all__ = ["Robust"]
@@ -18,15 +19,15 @@ class Robust(Classifier):
     def __init__(self) -> None:
         super().__init__(3, 10, 32, mean=(0.485, 0.456, 0.406), std=0.225)
         with self.init_scope():
-            self.conv1 = L.Convolution2D(3, 16, 4, stride=2, pad=1, initialW=0)
-            self.conv2 = L.Convolution2D(16, 32, 4, stride=2, pad=1, initialW=0)
+            self.conv1 = kernels.Convolution2D(3, 16, 4, stride=2, pad=1, initialW=0)
+            self.conv2 = kernels.Convolution2D(16, 32, 4, stride=2, pad=1, initialW=0)
             self.linear1 = L.Linear(32 * 8 * 8, 100, initialW=0)
             self.linear2 = L.Linear(100, 10, initialW=0)
 
     def stages(self, h: chainer.Variable) -> tuple[chainer.Variable, ...]:
         """Return the activations after each convolution: 16 channels at 16x16, 32 at 8x8."""
-        first = F.relu(self.conv1(h))
-        return first, F.relu(self.conv2(first))
+        first = self.conv1(h, relu=True)
+        return first, self.conv2(first, relu=True)
 
     def head(self, h: chainer.Variable) -> chainer.Variable:
         """Return the logits of the two linear layers."""

@@ -2,8 +2,8 @@
 
 import chainer
 import chainer.functions as F
-import chainer.links as L
 
+from models import kernels
 from models.classifiers.classifier import Classifier
 
 __all__ = ["SqueezeNet"]
@@ -15,6 +15,7 @@ _FIRES = {
     "fire8": (384, 64, 256), "fire9": (512, 64, 256),
 }  # fmt: skip
 _POOLED = ("fire2", "fire5", "fire9")
+_POOLING = kernels.Window((3, 3), stride=(2, 2), cover_all=True)
 # Caffe's ImageNet means, red first: the images here are RGB.
 _MEAN = (123 / 255, 117 / 255, 104 / 255)
 
@@ -29,24 +30,24 @@ class SqueezeNet(Classifier):
     def __init__(self) -> None:
         super().__init__(3, 1001, 227, mean=_MEAN, std=1 / 255)
         with self.init_scope():
-            self.conv1 = L.Convolution2D(3, 96, 7, stride=2, initialW=0)
+            self.conv1 = kernels.Convolution2D(3, 96, 7, stride=2, initialW=0)
             for name, channels in _FIRES.items():
                 setattr(self, name, _Fire(*channels))
-            self.conv_final = L.Convolution2D(512, 1000, 1, pad=1, initialW=0)
+            self.conv_final = kernels.Convolution2D(512, 1000, 1, pad=1, initialW=0)
 
     def stages(self, h: chainer.Variable) -> tuple[chainer.Variable, ...]:
         """Return the activations before each pooling and of the last fire module."""
-        h, features = F.relu(self.conv1(h)), []
+        h, features = self.conv1(h, relu=True), []
         for name in _FIRES:
             if name in _POOLED:
                 features.append(h)
-                h = F.max_pooling_2d(h, 3, stride=2)
+                h = kernels.max_pooling_2d(h, _POOLING)
             h = self[name](h)
         return (*features, h)
 
     def head(self, h: chainer.Variable) -> chainer.Variable:
         """Return 0 for the background and the averaged activations of the last convolution."""
-        logits = F.average(F.relu(self.conv_final(h)), axis=(2, 3))
+        logits = kernels.global_average(self.conv_final(h, relu=True))
         return F.pad(logits, ((0, 0), (1, 0)), "constant")
 
 
@@ -54,10 +55,11 @@ class _Fire(chainer.Chain):  # type: ignore[misc]
     def __init__(self, channels: int, squeezed: int, expanded: int) -> None:
         super().__init__()
         with self.init_scope():
-            self.conv1x1_1 = L.Convolution2D(channels, squeezed, 1, initialW=0)
-            self.conv1x1_2 = L.Convolution2D(squeezed, expanded, 1, initialW=0)
-            self.conv3x3_2 = L.Convolution2D(squeezed, expanded, 3, pad=1, initialW=0)
+            self.conv1x1_1 = kernels.Convolution2D(channels, squeezed, 1, initialW=0)
+            self.conv1x1_2 = kernels.Convolution2D(squeezed, expanded, 1, initialW=0)
+            self.conv3x3_2 = kernels.Convolution2D(squeezed, expanded, 3, pad=1, initialW=0)
 
     def forward(self, h: chainer.Variable) -> chainer.Variable:
-        h = F.relu(self.conv1x1_1(h))
-        return F.relu(F.concat((self.conv1x1_2(h), self.conv3x3_2(h)), axis=1))
+        h = self.conv1x1_1(h, relu=True)
+        expanded = self.conv1x1_2(h, relu=True), self.conv3x3_2(h, relu=True)
+        return F.concat(expanded, axis=1)

@@ -5,8 +5,8 @@ after global average pooling instead of three fully connected ones.
 """
 
 import chainer
-import chainer.functions as F
 
+from models import kernels
 from models.classifiers.classifier import (
     Classifier,
     Weights,
@@ -17,6 +17,8 @@ from models.classifiers.classifier import (
 )
 
 __all__ = ["VGG"]
+
+_HALVE = kernels.Window((2, 2), stride=(2, 2), cover_all=True)
 
 
 class VGG(Classifier):
@@ -47,13 +49,13 @@ class VGG(Classifier):
         """Return the activations after each pair: w, 2w and 4w channels."""
         features: list[chainer.Variable] = []
         for pair in self.pairs:
-            h = pair(F.max_pooling_2d(h, 2) if features else h)
+            h = pair(kernels.max_pooling_2d(h, _HALVE) if features else h)
             features.append(h)
         return tuple(features)
 
     def head(self, h: chainer.Variable) -> chainer.Variable:
         """Return the logits of the averaged activations."""
-        return self.linear(F.average(h, axis=(2, 3)))
+        return self.linear(kernels.global_average(h))
 
 
 class _Pair(chainer.Chain):  # type: ignore[misc]
@@ -64,5 +66,5 @@ class _Pair(chainer.Chain):  # type: ignore[misc]
             self.conv2, self.bn2 = conv(weights, width, width), normalization(width)
 
     def forward(self, h: chainer.Variable) -> chainer.Variable:
-        h = F.relu(self.bn1(self.conv1(h)))
-        return F.relu(self.bn2(self.conv2(h)))
+        h = kernels.layer(self.conv1, self.bn1, h, relu=True)
+        return kernels.layer(self.conv2, self.bn2, h, relu=True)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from models import kernels
 from study.space import Scalar, Suggester
 
 __all__ = [
@@ -129,7 +130,7 @@ class AttackNetwork(chainer.Chain):  # type: ignore[misc]
         self._stride = generator.stride(arch)
         rng = np.random.RandomState(seed)
         initial = chainer.initializers.HeNormal(scale=2**-0.5, rng=rng)
-        normalize = normalize or chainer.links.BatchNormalization
+        normalize = normalize or kernels.BatchNormalization
         features = generator.features(arch)
         heads = len(epsilons.values) if epsilons.mode == "heads" else 1
         with self.init_scope():
@@ -150,6 +151,7 @@ class AttackNetwork(chainer.Chain):  # type: ignore[misc]
         Returns:
             adversarial images, float (N, C, H, W) in [0, 1], not rounded.
         """
+        images = kernels.channels_last(images)
         budget = np.asarray(epsilon, dtype=images.dtype)[:, None, None, None] / 255
         return F.clip(
             images + self._to_device(budget) * self.perturbation(images, epsilon), 0.0, 1.0
@@ -160,16 +162,21 @@ class AttackNetwork(chainer.Chain):  # type: ignore[misc]
     ) -> chainer.Variable:
         """Return p(x, epsilon) in [-1, 1], shaped like `images`."""
         n, c, h, w = images.shape
-        features = self.trunk(self._padded(images))[:, :, :h, :w]
+        features = self.trunk(self._padded(images))
+        if features.shape[2:] != (h, w):
+            features = features[:, :, :h, :w]
         head = (
             self.epsilons.nearest(epsilon)
             if self.epsilons.mode == "heads"
             else np.zeros(n, np.intp)
         )
         weight, bias = F.get_item(self.head_w, head), F.get_item(self.head_b, head)
-        # One small matrix per image: only the head of the image's own budget is computed.
-        flat = F.matmul(weight, F.reshape(features, (n, features.shape[1], h * w)))
-        return F.tanh(F.reshape(flat + F.broadcast_to(bias, flat.shape), (n, c, h, w)))
+        # One small matrix per image: only the head of the image's own budget is computed. Channels
+        # come last, as they lie in memory.
+        pixels = F.reshape(F.transpose(features, (0, 2, 3, 1)), (n, h * w, features.shape[1]))
+        flat = F.matmul(pixels, weight, transb=True)
+        spent = F.tanh(flat + F.broadcast_to(F.swapaxes(bias, 1, 2), flat.shape))
+        return F.transpose(F.reshape(spent, (n, h, w, c)), (0, 3, 1, 2))
 
     def _padded(self, images: NDArray[np.floating]) -> NDArray[np.floating]:
         h, w = images.shape[2:]

@@ -8,10 +8,9 @@ width 64 with 6 blocks; the defaults here are for 32 x 32 images on a processor.
 from typing import Literal
 
 import chainer
-import chainer.functions as F
-import chainer.links as L
 from pydantic import Field
 
+from models import kernels
 from models.generators.network import Arch, Generator, Parts, suggest_width_and_norm
 from models.norms import Norm, norm
 from study.space import Scalar, Suggester
@@ -56,7 +55,7 @@ class Trunk(chainer.Chain):  # type: ignore[misc]
         with self.init_scope():
             self.down = chainer.ChainList(
                 *[
-                    _Layer(L.Convolution2D(c, n, 4, stride=2, pad=1, **conv), n, arch.norm, parts)
+                    _Layer(kernels.Convolution2D(c, n, 4, stride=2, pad=1, **conv), n, arch.norm, parts)
                     for c, n in zip([parts.channels, *widths[1:-1]], widths[1:], strict=True)
                 ]
             )
@@ -65,7 +64,7 @@ class Trunk(chainer.Chain):  # type: ignore[misc]
             )
             self.up = chainer.ChainList(
                 *[
-                    _Layer(L.Deconvolution2D(c, n, 4, stride=2, pad=1, **conv), n, arch.norm, parts)
+                    _Layer(kernels.Deconvolution2D(c, n, 4, stride=2, pad=1, **conv), n, arch.norm, parts)
                     for c, n in zip(widths[:0:-1], widths[-2::-1], strict=True)
                 ]
             )
@@ -86,7 +85,7 @@ class _Layer(chainer.Chain):  # type: ignore[misc]
             self.norm = norm(kind, channels, parts.normalize)
 
     def forward(self, x: chainer.Variable) -> chainer.Variable:
-        return F.relu(self.norm(self.conv(x)))
+        return kernels.layer(self.conv, self.norm, x, relu=True)
 
 
 class _Block(chainer.Chain):  # type: ignore[misc]
@@ -94,13 +93,14 @@ class _Block(chainer.Chain):  # type: ignore[misc]
         super().__init__()
         conv = {"initialW": parts.initial, "nobias": kind != "none"}
         with self.init_scope():
-            self.first = L.Convolution2D(channels, channels, 3, pad=1, **conv)
+            self.first = kernels.Convolution2D(channels, channels, 3, pad=1, **conv)
             self.norm1 = norm(kind, channels, parts.normalize)
-            self.second = L.Convolution2D(channels, channels, 3, pad=1, **conv)
+            self.second = kernels.Convolution2D(channels, channels, 3, pad=1, **conv)
             self.norm2 = norm(kind, channels, parts.normalize)
 
     def forward(self, x: chainer.Variable) -> chainer.Variable:
-        return x + self.norm2(self.second(F.relu(self.norm1(self.first(x)))))
+        h = kernels.layer(self.first, self.norm1, x, relu=True)
+        return x + kernels.layer(self.second, self.norm2, h)
 
 
 GENERATOR = Generator(

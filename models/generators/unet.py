@@ -7,9 +7,9 @@ from typing import Literal
 
 import chainer
 import chainer.functions as F
-import chainer.links as L
 from pydantic import Field
 
+from models import kernels
 from models.generators.network import Arch, Generator, Parts, suggest_width_and_norm
 from models.norms import Norm, norm
 from study.space import Scalar, Suggester
@@ -55,7 +55,7 @@ class Trunk(chainer.Chain):  # type: ignore[misc]
         with self.init_scope():
             self.down = chainer.ChainList(
                 *[
-                    L.Convolution2D(c, w, 4, stride=2, pad=1, **conv)
+                    kernels.Convolution2D(c, w, 4, stride=2, pad=1, **conv)
                     for c, w in zip(inputs, widths, strict=True)
                 ]
             )
@@ -64,7 +64,7 @@ class Trunk(chainer.Chain):  # type: ignore[misc]
             )
             self.up = chainer.ChainList(
                 *[
-                    L.Deconvolution2D(r, w, 4, stride=2, pad=1, **conv)
+                    kernels.Deconvolution2D(r, w, 4, stride=2, pad=1, **conv)
                     for r, w in zip(received, outputs, strict=True)
                 ]
             )
@@ -77,12 +77,12 @@ class Trunk(chainer.Chain):  # type: ignore[misc]
         passed = []
         h = x
         for conv, normalize in zip(self.down, self.down_norm, strict=True):
-            h = F.relu(normalize(conv(h)))
+            h = kernels.layer(conv, normalize, h, relu=True)
             passed.append(h)
         for level in reversed(range(len(self.up))):
             if level < len(self.up) - 1:
                 h = F.concat([h, passed[level]])
-            h = F.relu(self.up_norm[level](self.up[level](h)))
+            h = kernels.layer(self.up[level], self.up_norm[level], h, relu=True)
         return h
 
 
