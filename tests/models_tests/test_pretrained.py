@@ -130,7 +130,8 @@ def test_every_form_is_recognised(
     image = chainer.Variable(x)
     with chainer.using_config("train", False):
         features, logits = classifier.features(image), freeze(classifier)(image)
-        np.testing.assert_array_equal(classifier.head(features[-1]).array, logits.array)
+        # Frozen, a normalisation is folded into the convolution before it, which rounds otherwise.
+        np.testing.assert_allclose(classifier.head(features[-1]).array, logits.array, rtol=1e-4)
     assert logits.shape == (1, classes)
     F.sum(logits).backward()
     assert image.grad.shape == x.shape
