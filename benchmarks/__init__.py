@@ -1,0 +1,1 @@
+"""Measurements, run by `make bench-<what>`; each writes `benchmarks/results/<what>.csv` and `.md`."""

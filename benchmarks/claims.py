@@ -1,0 +1,120 @@
+"""What a benchmark found, in the one form all of them are written in."""
+
+import csv
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from study.provenance import code_state, machine
+from study.tables import show
+
+__all__ = ["Claim", "write"]
+
+_RESULTS = Path(__file__).resolve().parent / "results"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One measured number beside what was hoped for and what others do.
+
+    Attributes:
+        claim: what was measured, in words.
+        value: the number.
+        unit: of value, goal and baseline.
+        goal: the number to reach; None for what is told without a goal.
+        better: whether smaller or larger values reach the goal.
+        baseline: what it is compared with, in words.
+        baseline_value: its number, of the same run.
+        note: what a reader must know to believe it.
+    """
+
+    claim: str
+    value: float
+    unit: str
+    goal: float | None = None
+    better: Literal["smaller", "larger"] = "smaller"
+    baseline: str = ""
+    baseline_value: float | None = None
+    note: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the goal is reached; None without one."""
+        if self.goal is None:
+            return None
+        return self.value <= self.goal if self.better == "smaller" else self.value >= self.goal
+
+
+_COLUMNS = ("claim", "value", "unit", "goal", "met", "baseline", "baseline_value", "note")
+
+
+def write(what: str, claims: Sequence[Claim], made_by: Mapping[str, object]) -> None:
+    """Print the claims and write `results/<what>.csv` and `results/<what>.md`.
+
+    Args:
+        what: the benchmark's name.
+        claims: in the order they are shown.
+        made_by: seeds, rounds, threads: what the numbers depend on beside the machine.
+    """
+    import pandas as pd
+
+    head = _head(what, made_by)
+    rows = [_row(claim) for claim in claims]
+    _RESULTS.mkdir(exist_ok=True)
+    with (_RESULTS / f"{what}.csv").open("w", newline="") as file:
+        file.writelines(f"# {line}\n" for line in head)
+        writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    (_RESULTS / f"{what}.md").write_text(_markdown(what, head, rows))
+    show(pd.DataFrame(rows, columns=list(_COLUMNS)), "table", what)
+
+
+def _row(claim: Claim) -> dict[str, str]:
+    values = {f.name: getattr(claim, f.name) for f in fields(claim)} | {"met": claim.met}
+    return {name: _text(values[name]) for name in _COLUMNS}
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _head(what: str, made_by: Mapping[str, object]) -> list[str]:
+    here = machine()
+    code = code_state()
+    changed = " with changes" if code.get("diff") else ""
+    facts = {
+        "command": f"make bench-{what}",
+        "machine": f"{_processor()}, {here['cores']} cores, {here['system']}",
+        "python": platform.python_version(),
+        "commit": f"{code.get('commit', 'unknown')}{changed}",
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        **made_by,
+    }
+    return [f"{name}: {value}" for name, value in facts.items()]
+
+
+def _processor() -> str:
+    try:
+        done = subprocess.run(["lscpu"], capture_output=True, text=True, check=True)  # noqa: S607
+    except (OSError, subprocess.SubprocessError):
+        return platform.processor() or "unknown processor"
+    lines = (line.partition(":") for line in done.stdout.splitlines())
+    return next((value.strip() for name, _, value in lines if name == "Model name"), "unknown")
+
+
+def _markdown(what: str, head: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
+    lines = [f"# {what}", "", *(f"- {line}" for line in head), ""]
+    lines += ["| " + " | ".join(_COLUMNS) + " |", "|" + " --- |" * len(_COLUMNS)]
+    lines += [
+        "| " + " | ".join(row[c].replace("|", "\\|") for c in _COLUMNS) + " |" for row in rows
+    ]
+    return "\n".join(lines) + "\n"
