@@ -37,6 +37,10 @@ format: $(VENV)/.test  ## rewrite the sources as `check` wants them
 check-gpu: $(VENV)/.test  ## the tests that need a CUDA device
 	$(RUN)/python -m pytest -m gpu
 
+bench-step: $(VENV)/.test  ## measure a training step beside PyTorch (QUICK=1: fewer rounds)
+bench-%: $(VENV)/.test
+	$(RUN)/python -m benchmarks.bench_$(subst -,_,$*)
+
 clean:           ## remove environments, caches and runs
 	rm -rf .venv* build dist runs *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 

@@ -1,0 +1,93 @@
+"""The training step that is measured: an attack network 3 -> 32 -> 64 with 4 residual blocks, on 32 x 32
+images in batches of 64, through a frozen ResNet-20.
+"""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+BATCH = 64
+WIDTH, BLOCKS = 16, 4
+NORM = "batch"
+SEED = 0
+
+
+def images(count: int = 512) -> NDArray[np.uint8]:
+    """Return random images (count, 3, 32, 32): what they show does not change what they cost."""
+    return np.random.default_rng(SEED).integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
+
+
+def ours(
+    provider: str, *, world: "object | None" = None, batch: int = BATCH, norm: str = NORM
+) -> Iterator[float]:
+    """Train with the kernels of `provider`; yield the loss after each update, as fast as it goes."""
+    from models import kernels
+    from models.classifiers import build, freeze
+    from objectives.attack import train_attack
+    from objectives.data import Split
+    from objectives.spec import AttackSpec
+    from objectives.targets import CleanLogits
+    from study.world import World
+
+    spec = AttackSpec.model_validate(
+        {
+            "arch": {"name": "resnet", "width": WIDTH, "downs": 2, "blocks": BLOCKS, "norm": norm},
+            "batch": {"size": batch},
+            "augment": {"diversity": 0.0},
+        }
+    )
+    pixels = images()
+    split = Split(pixels, np.zeros(len(pixels), np.int32))
+    target = freeze(build("resnet20", channels=3, classes=10, size=32, seed=SEED))
+    steps = train_attack(
+        spec, split, [(target, CleanLogits(target, pixels))],
+        images=10**9, seed=SEED, world=world or World(),
+    )  # fmt: skip
+    while True:
+        with kernels.using(provider):
+            _, loss, _ = next(steps)
+        yield loss
+
+
+def parameters() -> tuple[int, int]:
+    """Return how many parameters our attack network and our ResNet-20 have."""
+    from models.classifiers import build as build_classifier
+    from models.generators import build, parse_arch
+    from models.generators.network import Epsilons
+
+    arch = parse_arch(
+        {"name": "resnet", "width": WIDTH, "downs": 2, "blocks": BLOCKS, "norm": NORM}
+    )
+    network = build(arch, Epsilons(mode="scaled"), channels=3, seed=SEED)
+    target = build_classifier("resnet20", channels=3, classes=10, size=32, seed=SEED)
+    return network.count_params(), target.count_params()
+
+
+def alone(provider: str, steps: int) -> dict[str, float]:
+    """Measure this process: seconds to import, to the first step, of `steps` more; peak memory in MB."""
+    started = time.perf_counter()
+    import objectives.attack  # noqa: F401
+
+    imported = time.perf_counter()
+    run = ours(provider)
+    next(run)
+    first = time.perf_counter()
+    for _ in range(steps):
+        next(run)
+    done = time.perf_counter()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {
+        "import": imported - started,
+        "first": first - imported,
+        "epoch": done - first,
+        "peak": peak,
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(alone(sys.argv[1], int(sys.argv[2]))))
