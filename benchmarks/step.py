@@ -43,7 +43,7 @@ def ours(
     )
     pixels = images()
     split = Split(pixels, np.zeros(len(pixels), np.int32))
-    target = freeze(build("resnet20", channels=3, classes=10, size=32, seed=SEED))
+    target = freeze(build("resnet20-w16-s1", channels=3, classes=10, size=32, seed=SEED))
     steps = train_attack(
         spec, split, [(target, CleanLogits(target, pixels))],
         images=10**9, seed=SEED, world=world or World(),
@@ -64,7 +64,7 @@ def parameters() -> tuple[int, int]:
         {"name": "resnet", "width": WIDTH, "downs": 2, "blocks": BLOCKS, "norm": NORM}
     )
     network = build(arch, Epsilons(mode="scaled"), channels=3, seed=SEED)
-    target = build_classifier("resnet20", channels=3, classes=10, size=32, seed=SEED)
+    target = build_classifier("resnet20-w16-s1", channels=3, classes=10, size=32, seed=SEED)
     return network.count_params(), target.count_params()
 
 
