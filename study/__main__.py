@@ -20,6 +20,8 @@ _ELSEWHERE = {
     "report": "dashboards.commands",
     "train": "objectives.commands",
 }
+# What tells `study.provenance` something that `jigsaw environment` shows.
+_TELLS = {"environment": "models.kernels"}
 
 
 class _Composed(click.Group):
@@ -32,6 +34,8 @@ class _Composed(click.Group):
         if cmd_name in _ELSEWHERE:
             verb: click.Command = getattr(import_module(_ELSEWHERE[cmd_name]), cmd_name)
             return verb
+        if cmd_name in _TELLS:
+            import_module(_TELLS[cmd_name])
         return super().get_command(ctx, cmd_name)
 
 

@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from study.provenance import code_state, machine, versions
+from study.provenance import code_state, machine, registered, versions
 from study.world import launched_by_mpi, mpi_library
 
 __all__ = ["environment_rows"]
@@ -21,6 +21,7 @@ def environment_rows() -> list[dict[str, Any]]:
         "mpi": {"library": mpi_library(), "launched by mpiexec": launched_by_mpi()},
         "threads": threads,
         "version": versions(),
+        **registered(),
     }
     return [
         {"part": part, "what": what, "value": str(value)}

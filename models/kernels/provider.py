@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from study.errors import UsageError
+
 __all__ = ["Geometry", "Provider", "Window"]
 
 Array = NDArray[Any]
@@ -63,8 +65,8 @@ class Window:
     Attributes:
         kernel: of the window; >= 1.
         stride: pixels between two outputs; >= 1.
-        pad: at each end of an axis, < kernel: minus infinity for a maximum, zeros for an average (which
-            divides by the size of the whole window).
+        pad: at each end of an axis, 0 to half the kernel: minus infinity for a maximum, zeros for an
+            average (which divides by the size of the whole window).
         cover_all: whether a last window may reach over the end (by more of the same pad), so that every
             pixel lies in one.
     """
@@ -73,6 +75,12 @@ class Window:
     stride: Pair
     pad: Pair = (0, 0)
     cover_all: bool = False
+
+    def __post_init__(self) -> None:
+        if not all(0 <= p <= k // 2 for p, k in zip(self.pad, self.kernel, strict=True)):
+            raise UsageError(
+                f"pad of a pooling is {self.pad}; allowed: 0 to half the kernel, which is {self.kernel}"
+            )
 
     def output(self, size: Pair) -> Pair:
         """Return (OH, OW) = (size + 2 pad - kernel [+ stride - 1 if cover_all]) // stride + 1."""
@@ -138,7 +146,8 @@ class Provider(Protocol):
     def moments(self, x: Array, per_image: bool) -> tuple[Array, Array]:
         """Return the mean and the biased variance of each channel, (C,), or image and channel, (N, C).
 
-        The variance is the mean of squares *around the mean*: E[x^2] - E[x]^2 cancels in float32.
+        The variance is the mean of squares *around the mean*: E[x^2] - E[x]^2 cancels in float32. Where
+        there is nothing both are 0.
         """
 
     def scale_shift(self, x: Array, scale: Array, shift: Array) -> Array:
