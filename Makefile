@@ -1,8 +1,11 @@
 # One word runs everything: `make demo`, `make test`, `make check`. Nothing outside this folder is changed.
 PYTHON ?= python3
 MPI    ?= mpich
+# PyTorch's kernels are tested too, unless it says `make test TORCH=`.
+TORCH  ?= torch
 VENV   ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 RUN    := $(VENV)/bin
+comma  := ,
 # One thread per rank: two ranks on two cores must not fight over them.
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
@@ -58,5 +61,5 @@ $(VENV)/.demo: $(VENV)/.python setup.cfg constraints.txt
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(PIP) -e '.[$(MPI),test]'
+	$(PIP) -e '.[$(MPI),test$(if $(TORCH),$(comma)$(TORCH))]'
 	@touch $@

@@ -55,7 +55,9 @@ class Trunk(chainer.Chain):  # type: ignore[misc]
         with self.init_scope():
             self.down = chainer.ChainList(
                 *[
-                    _Layer(kernels.Convolution2D(c, n, 4, stride=2, pad=1, **conv), n, arch.norm, parts)
+                    _Layer(
+                        kernels.Convolution2D(c, n, 4, stride=2, pad=1, **conv), n, arch.norm, parts
+                    )
                     for c, n in zip([parts.channels, *widths[1:-1]], widths[1:], strict=True)
                 ]
             )
@@ -64,7 +66,12 @@ class Trunk(chainer.Chain):  # type: ignore[misc]
             )
             self.up = chainer.ChainList(
                 *[
-                    _Layer(kernels.Deconvolution2D(c, n, 4, stride=2, pad=1, **conv), n, arch.norm, parts)
+                    _Layer(
+                        kernels.Deconvolution2D(c, n, 4, stride=2, pad=1, **conv),
+                        n,
+                        arch.norm,
+                        parts,
+                    )
                     for c, n in zip(widths[:0:-1], widths[-2::-1], strict=True)
                 ]
             )

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -32,7 +33,7 @@ def available() -> tuple[str, ...]:
 
 def current() -> str:
     """Return the name of the provider in use."""
-    return _current
+    return str(_in_use.name)
 
 
 def use(name: str) -> None:
@@ -46,8 +47,7 @@ def use(name: str) -> None:
     Raises:
         UsageError: there is no such provider, or what it needs is not installed.
     """
-    global _current
-    _current = _checked(name, "kernels are")
+    _in_use.name = _checked(name, "kernels are")
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def using(name: str) -> Iterator[None]:
 
 def provider(array: Any) -> Provider | None:
     """Return what computes on `array`; None for Chainer's own functions."""
-    name = _current
+    name = _in_use.name
     if name == "chainer" or (name == "numpy" and not isinstance(array, np.ndarray)):
         return None
     return _loaded(name)
@@ -99,5 +99,5 @@ def _facts() -> dict[str, Any]:
     return {"provider": current(), "installed": ", ".join(available())}
 
 
-_current = _at_start()
+_in_use = SimpleNamespace(name=_at_start())
 register("kernels", _facts)

@@ -40,9 +40,11 @@ __all__ = [
 
 Array = NDArray[Any]
 
+_PLAIN = Geometry()
+
 
 def convolution_2d(
-    x: Any, W: Any, b: Any = None, geometry: Geometry = Geometry(), *, relu: bool = False
+    x: Any, W: Any, b: Any = None, geometry: Geometry = _PLAIN, *, relu: bool = False
 ) -> chainer.Variable:
     """Return x correlated with W, plus b, and at least 0 where `relu` says so.
 
@@ -76,7 +78,7 @@ def deconvolution_2d(
     x: Any,
     W: Any,
     b: Any = None,
-    geometry: Geometry = Geometry(),
+    geometry: Geometry = _PLAIN,
     size: Pair | None = None,
     *,
     relu: bool = False,
@@ -107,9 +109,7 @@ def deconvolution_2d(
         )
     kernels = provider(_array(x))
     if kernels is None:
-        y = F.deconvolution_2d(
-            x, W, b, geometry.stride, geometry.pad, size, **_rest(geometry)
-        )
+        y = F.deconvolution_2d(x, W, b, geometry.stride, geometry.pad, size, **_rest(geometry))
         return F.relu(y) if relu else y
     return Deconvolution(kernels, geometry, size, relu).apply(_given(x, W, b))[0]
 

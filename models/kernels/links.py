@@ -3,7 +3,6 @@
 from typing import Any
 
 import chainer
-import chainer.functions as F
 import chainer.links as L
 import numpy as np
 from numpy.typing import NDArray
@@ -86,8 +85,7 @@ class BatchNormalization(L.BatchNormalization):  # type: ignore[misc]
     def _remember(self, node: Normalization) -> None:
         unbiased = node.var * (node.count / max(node.count - 1, 1))
         for running, new in ((self.avg_mean, node.mean), (self.avg_var, unbiased)):
-            running *= self.decay
-            running += (1 - self.decay) * new
+            running[...] = self.decay * running + (1 - self.decay) * new
 
 
 class InstanceNormalization(L.GroupNormalization):  # type: ignore[misc]

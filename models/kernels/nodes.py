@@ -52,7 +52,7 @@ class Node(chainer.FunctionNode):  # type: ignore[misc]
         return tuple(chainer.Variable(found[i], requires_grad=False) for i in indexes)
 
     @abstractmethod
-    def compute(self, *inputs: Array) -> Array:
+    def compute(self, *inputs: Any, **none: Any) -> Array:
         """Return the output."""
 
     @abstractmethod

@@ -8,7 +8,6 @@ Statistics are those of a channel over the batch (Ioffe and Szegedy 2015, alg. 1
 
 from typing import Any, Protocol
 
-import chainer
 import numpy as np
 from numpy.typing import NDArray
 

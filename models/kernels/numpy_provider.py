@@ -117,7 +117,7 @@ def global_average(x: Array) -> Array:
 def moments(x: Array, per_image: bool) -> tuple[Array, Array]:
     """See `Provider.moments`."""
     across = rowwise.rows(x)
-    count = max(across[0].size if per_image else across.size, 1) // x.shape[1]
+    count = max(x.shape[2] * x.shape[3] * (1 if per_image else len(x)), 1)
     mean = _gathered(rowwise.sums(across, x.shape[1]), per_image) / count
     return mean, _gathered(rowwise.centred_dot(across, mean), per_image) / count
 

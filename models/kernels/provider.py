@@ -41,9 +41,7 @@ class Geometry:
         """Return (OH, OW) = (size + 2 pad - dilate (kernel - 1) - 1) // stride + 1."""
         height, width = (
             (n + 2 * p - d * (k - 1) - 1) // s + 1
-            for n, p, d, k, s in zip(
-                size, self.pad, self.dilate, kernel, self.stride, strict=True
-            )
+            for n, p, d, k, s in zip(size, self.pad, self.dilate, kernel, self.stride, strict=True)
         )
         return height, width
 
@@ -51,9 +49,7 @@ class Geometry:
         """Return the smallest (H, W) that `output` takes to `size`: a deconvolution's output."""
         height, width = (
             s * (n - 1) + d * (k - 1) + 1 - 2 * p
-            for n, p, d, k, s in zip(
-                size, self.pad, self.dilate, kernel, self.stride, strict=True
-            )
+            for n, p, d, k, s in zip(size, self.pad, self.dilate, kernel, self.stride, strict=True)
         )
         return height, width
 
@@ -98,9 +94,7 @@ class Provider(Protocol):
     and the deconvolution alike, forward and backward.
     """
 
-    def convolution(
-        self, x: Array, weight: Array, bias: Array | None, geometry: Geometry
-    ) -> Array:
+    def convolution(self, x: Array, weight: Array, bias: Array | None, geometry: Geometry) -> Array:
         """Return y (N, D, OH, OW), x (N, C, H, W) correlated with weight (D, C / G, kh, kw).
 
         `bias` (D,) is added per channel of y.

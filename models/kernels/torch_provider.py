@@ -61,9 +61,7 @@ def convolution_weight_gradient(x: Array, gy: Array, geometry: Geometry, kernel:
     """See `Provider.convolution_weight_gradient`."""
     t = _image(x)
     shape = (gy.shape[1], x.shape[1] // geometry.groups, *kernel)
-    weight = torch.empty(
-        shape, dtype=t.dtype, device=t.device, memory_format=torch.channels_last
-    )
+    weight = torch.empty(shape, dtype=t.dtype, device=t.device, memory_format=torch.channels_last)
     if 0 in x.shape or 0 in gy.shape:
         return _shared(weight.zero_().contiguous())
     return _shared(_backward(_image(gy), t, weight, geometry, _WEIGHT)[1].contiguous())
@@ -123,7 +121,7 @@ def moments(x: Array, per_image: bool) -> tuple[Array, Array]:
         mean = t.mean((2, 3), keepdim=True)
         return _shared(mean[..., 0, 0]), _shared((t - mean).square_().mean((2, 3)))
     if not t.numel():
-        return np.zeros((2, x.shape[1]), x.dtype)  # type: ignore[return-value]
+        return _nothing(x)
     mean, var = torch.batch_norm_update_stats(t, None, None, 0.0)
     return _shared(mean), _shared(var)
 
@@ -133,16 +131,14 @@ def scale_shift(x: Array, scale: Array, shift: Array) -> Array:
     return _array(torch.addcmul(_spread(shift), _image(x), _spread(scale)))
 
 
-def normalization_sums(
-    gy: Array, x: Array, mean: Array, inv_std: Array
-) -> tuple[Array, Array]:
+def normalization_sums(gy: Array, x: Array, mean: Array, inv_std: Array) -> tuple[Array, Array]:
     """See `Provider.normalization_sums`."""
     g, t = _image(gy), _image(x)
     if mean.ndim == 2:
         x_hat = (t - _spread(mean)) * _spread(inv_std)
         return _shared(g.sum((2, 3))), _shared(x_hat.mul_(g).sum((2, 3)))
     if not t.numel():
-        return np.zeros((2, x.shape[1]), x.dtype)  # type: ignore[return-value]
+        return _nothing(x)
     _, along_x, along_one = _ATEN.native_batch_norm_backward(
         g, t, None, None, None, _tensor(mean), _tensor(inv_std), True, 0.0, [False, True, True]
     )
@@ -187,6 +183,11 @@ def _covered(x: torch.Tensor, window: Window) -> torch.Tensor:
     return torch.constant_pad_nd(x, [0, right, 0, bottom], float("-inf"))
 
 
+def _nothing(x: Array) -> tuple[Array, Array]:
+    zero = _shared(torch.zeros_like(_tensor(x)).sum((0, 2, 3)))
+    return zero, zero.copy()
+
+
 def _spread(values: Array) -> torch.Tensor:
     """Return (C,) or (N, C) as what broadcasts over images."""
     return _tensor(values)[..., None, None]
@@ -210,9 +211,7 @@ def _array(t: torch.Tensor) -> Array:
 
 
 def _shared(t: torch.Tensor) -> Array:
-    if t.device.type == "cpu":
-        return t.numpy()  # type: ignore[no-any-return]
-    array: Array = _cupy().from_dlpack(t)
+    array: Array = t.numpy() if t.device.type == "cpu" else _cupy().from_dlpack(t)
     return array
 
 
