@@ -9,7 +9,7 @@ Everything here is (N, H, W, C). A depthwise convolution has no matrices: it is 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import gcd
 from typing import Any
 
@@ -52,7 +52,8 @@ class Line:
 
     def part(self, first: int, last: int) -> "Line":
         """Return what the outputs `first`..`last` - 1 read."""
-        return replace(self, start=self.start + self.stride * first, size=last - first)
+        start = self.start + self.stride * first
+        return Line(start, self.stride, self.step, self.kernel, last - first)
 
     def seen(self, element: int) -> slice:
         """Return where, in the extent, kernel element `element` reads."""
@@ -103,7 +104,9 @@ def window(x: Array, rows: Line, columns: Line, outside: float = 0) -> Array:
     n, height, width, channels = x.shape
     if min(top, left) >= 0 and bottom <= height and right <= width:
         return x[:, top:bottom, left:right]
-    padded = np.full((n, bottom - top, right - left, channels), outside, x.dtype)
+    padded = np.zeros((n, bottom - top, right - left, channels), x.dtype)
+    if outside:
+        padded[...] = outside
     i, j = slice(max(top, 0), min(bottom, height)), slice(max(left, 0), min(right, width))
     if i.start < i.stop and j.start < j.stop:
         padded[:, i.start - top : i.stop - top, j.start - left : j.stop - left] = x[:, i, j]
