@@ -47,7 +47,7 @@ def check(x: Array, weight: Array, bias: Array | None, geometry: Geometry) -> No
 
 @pytest.mark.parametrize("groups", [1, 2, 4], ids=["dense", "grouped", "depthwise"])
 @pytest.mark.parametrize("block", [1, 3000, 10**9], ids=["rows", "some images", "all images"])
-@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("stride", [1, 2, 4])
 def test_blocks_change_nothing(
     block: int, groups: int, stride: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
