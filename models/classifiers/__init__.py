@@ -7,6 +7,9 @@ A study stores a classifier as text, which `build` turns into a network:
     npz:PATH                  a pretrained network, see `models.classifiers.pretrained`
     package.module:Name       your own, see `models.classifiers.foreign`
     path/to/file.py:Name
+    DEFENCE+TEXT              any of these behind a defence, such as "jpeg:50+vgg", see `models.defences`
+    TEXT~TRAINING             any of these; says how it is trained, see `objectives.adversary`, and makes
+                              no difference here
 
 WIDTH is the number of channels of the first stage. STRIDE, 1, 2 or 4, is that of the first
 convolution; without it, the smallest that leaves at most 16 pixels a side.
@@ -20,6 +23,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from models.classifiers.classifier import Classifier, Weights, freeze
+from models.classifiers.defended import defend, undefended
 from models.classifiers.foreign import foreign
 from models.classifiers.mobilenet import MobileNet
 from models.classifiers.plain import Plain
@@ -27,10 +31,24 @@ from models.classifiers.pretrained import load
 from models.classifiers.resize import Resized, resize
 from models.classifiers.resnet import ResNet
 from models.classifiers.vgg import VGG
+from models.defences import split_defences
 from study.errors import UsageError
 
-__all__ = ["ARCHITECTURES", "Architecture", "Classifier", "build", "freeze", "load", "resize"]
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "Classifier",
+    "build",
+    "defend",
+    "freeze",
+    "load",
+    "resize",
+    "split_training",
+    "undefended",
+]
 
+# Only at the end and only of this form, because paths may hold a ~ too.
+_TRAINING = re.compile(r"(.+)~([a-z][a-z-]*(?::[^/~]*)?)", re.DOTALL)
 _TEXT = re.compile(r"(?P<name>[a-z]+\d*)(-w(?P<width>[2-9]|[1-9]\d{1,3}))?(-s(?P<stride>[124]))?")
 
 
@@ -72,6 +90,11 @@ def build(text: str, *, channels: int, classes: int, size: int, seed: int) -> Cl
         UsageError: the text or a number is not allowed, or the network does not fit the numbers.
         DataError: a weights file cannot be read.
     """
+    defences, text = split_defences(text)
+    if defences:
+        numbers = {"channels": channels, "classes": classes, "size": size, "seed": seed}
+        return defend(build(text, **numbers), defences)
+    text, _ = split_training(text)
     if text.startswith("npz:"):
         return _pretrained(text, channels, classes, size)
     if ":" in text:
@@ -95,6 +118,12 @@ def build(text: str, *, channels: int, classes: int, size: int, seed: int) -> Cl
         stride=int(matched["stride"] or _stem_stride(size)),
         weights=Weights(seed),
     )
+
+
+def split_training(text: str) -> tuple[str, str]:
+    """Split `resnet8~pgd:8x7` into `resnet8` and how it is trained, empty where the text does not say."""
+    matched = _TRAINING.fullmatch(text)
+    return (matched[1], matched[2]) if matched else (text, "")
 
 
 def _stem_stride(size: int) -> int:
