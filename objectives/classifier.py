@@ -10,10 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.classifiers import ARCHITECTURES, Classifier, build
 from models.pixels import to_unit
-from objectives.baselines import noop
+from objectives.adversary import split_adversary
+from objectives.baselines import baseline, noop
 from objectives.boosters import flip
-from objectives.data import DataSet, Split, load
-from objectives.evaluation import error_rates
+from objectives.data import DataSet, load
+from objectives.evaluation import Attack, error_rates
 from objectives.training import Batch, fit, milestone
 from study.objective import Objective, Report, Result
 from study.space import Scalar, Suggester
@@ -26,7 +27,8 @@ class ClassifierSpec(BaseModel):
     """One classifier and how it is trained; frozen, JSON both ways.
 
     Attributes:
-        classifier: what `models.classifiers.build` takes.
+        classifier: what `models.classifiers.build` takes, and how it is trained: `resnet8~pgd:8x7` is
+            trained on adversarial images, see `objectives.adversary`.
         name: the optimiser, `adam` or `momentum`.
         lr: learning rate at the start, 1e-6..10.
         schedule: `constant`, or `cosine` to zero over the budget.
@@ -60,8 +62,9 @@ def train_classifier(
         world: the ranks that share the work.
     """
     split = data.train
+    name, adversary = split_adversary(spec.classifier)
     classifier = build(
-        spec.classifier, channels=split.images.shape[1], classes=len(data.classes),
+        name, channels=split.images.shape[1], classes=len(data.classes),
         size=split.images.shape[2], seed=seed,
     )  # fmt: skip
 
@@ -71,6 +74,9 @@ def train_classifier(
         casts = rng.uniform(-spec.cast, spec.cast, (size, split.images.shape[1], 1, 1))
         x = flip(to_unit(split.images[batch.own]), flipped[batch.mine])
         x = np.clip(x + casts[batch.mine].astype(x.dtype), 0, 1)
+        if adversary:
+            start = rng.uniform(-1, 1, (size, *x.shape[1:]))[batch.mine]
+            x = adversary(classifier, x, split.labels[batch.own], start.astype(x.dtype))
         return F.softmax_cross_entropy(classifier(x), split.labels[batch.own])
 
     with chainer.using_config("train", True):
@@ -86,6 +92,8 @@ class ClassifierSettings(BaseModel):
 
     Attributes:
         data: what `objectives.data.load` takes.
+        adversary: what every trial is trained against and scored under, such as `fgsm-rs:8` or
+            `pgd:8x7` (see `objectives.adversary`); nothing unless it is given.
         images: images each trial trains on, >= 1.
         reports: reports per trial, >= 1.
         seed: of initial weights and training, >= 0.
@@ -94,20 +102,23 @@ class ClassifierSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: str = "patches"
+    adversary: str = ""
     images: int = Field(8000, ge=1)
     reports: int = Field(8, ge=1)
     seed: int = Field(0, ge=0)
 
 
 class ClassifierObjective(Objective):
-    """Accuracy of a classifier on the tune images."""
+    """Accuracy of a classifier on the tune images, under I-FGSM where it is trained against an adversary."""
 
     spec_type: ClassVar[Any] = ClassifierSpec
     metric: ClassVar[str] = "accuracy"
 
     def __init__(self, **settings: Any) -> None:
-        self._settings = ClassifierSettings(**settings)
-        self._data = load(self._settings.data)
+        self._settings = given = ClassifierSettings(**settings)
+        self._suffix = f"~{given.adversary}" if given.adversary else ""
+        _, self._adversary = split_adversary(f"classifier{self._suffix}")
+        self._data = load(given.data)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -126,8 +137,9 @@ class ClassifierObjective(Objective):
 
     def suggest(self, trial: Suggester) -> ClassifierSpec:
         """Draw an architecture and how it is trained."""
+        architecture = trial.suggest_categorical("classifier", tuple(ARCHITECTURES))
         return ClassifierSpec(
-            classifier=trial.suggest_categorical("classifier", tuple(ARCHITECTURES)),
+            classifier=architecture + self._suffix,
             name=trial.suggest_categorical("name", ("adam", "momentum")),
             lr=trial.suggest_float("lr", 1e-4, 1e-1, log=True),
             schedule=trial.suggest_categorical("schedule", ("cosine", "constant")),
@@ -142,10 +154,16 @@ class ClassifierObjective(Objective):
         for seen, classifier in train_classifier(spec, self._data, given.images, given.seed, world):
             if (step := milestone(seen, given.images, given.reports)) > reported:
                 reported = step
-                accuracy = self._accuracy(classifier, self._data.tune, world)
-                report(step, accuracy)
+                clean = accuracy = self._accuracy(noop, 0, classifier, world)
+                if self._adversary:
+                    attack = baseline("i-fgsm", [classifier])
+                    accuracy = self._accuracy(attack, self._adversary.epsilon, classifier, world)
+                report(step, accuracy, {"accuracy.clean": clean} if self._adversary else None)
         return Result(accuracy)
 
-    def _accuracy(self, classifier: Classifier, split: Split, world: World) -> float:
-        wrong = error_rates(noop, [classifier], split.images, split.labels, [0], world)
+    def _accuracy(
+        self, attack: Attack, epsilon: int, classifier: Classifier, world: World
+    ) -> float:
+        tune = self._data.tune
+        wrong = error_rates(attack, [classifier], tune.images, tune.labels, [epsilon], world)
         return 1.0 - float(np.mean(wrong))

@@ -6,12 +6,15 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models import weights
-from models.classifiers import Classifier, build, freeze
+from models.classifiers import Classifier, build, defend, freeze, split_training, undefended
+from models.defences import split_defences
+from objectives.adversary import Adversary, split_adversary
 from objectives.boosters import flip
 from objectives.classifier import ClassifierSpec, train_classifier
 from objectives.data import DataSet
@@ -64,15 +67,25 @@ def load_targets(
     """Return frozen classifiers by their text, training those this machine has never trained.
 
     What is missing is dealt out: each rank trains its share alone, then all exchange weights, so ranks
-    need no shared file system.
+    need no shared file system. A defended classifier is the undefended one, shown other images.
 
     Args:
-        texts: classifiers, such as `resnet8`, `vgg@1` or `npz:PATH`.
+        texts: classifiers, such as `resnet8`, `vgg@1`, `npz:PATH`, `jpeg:50+vgg` or `resnet8~pgd:8`.
         data: what they are trained on.
         images: training images each sees.
         world: the ranks that share the work.
+
+    Raises:
+        UsageError: a text is no classifier's.
     """
-    wanted = sorted(set(texts))
+    parts = {text: split_defences(text) for text in sorted(set(texts))}
+    nets = _load_undefended(sorted({base for _, base in parts.values()}), data, images, world)
+    return {text: freeze(defend(nets[base], used)) for text, (used, base) in parts.items()}
+
+
+def _load_undefended(
+    wanted: Sequence[str], data: DataSet, images: int, world: World
+) -> dict[str, Classifier]:
     nets = {text: _build(text, data) for text in wanted}
     trained = [text for text in wanted if not text.startswith("npz:")]
     paths = {text: _path(text, data, images) for text in trained}
@@ -117,21 +130,31 @@ class CleanLogits:
 def check_disjoint(sets: Mapping[str, Sequence[str]]) -> None:
     """Check that no classifier is in two sets: what is tuned on must not be reported on.
 
+    A defended classifier is the undefended one, and a kind of defence is itself in a set: one that
+    was trained or tuned on is no news in a report, whatever its strength.
+
     Raises:
-        UsageError: a classifier is in two sets.
+        UsageError: a classifier or a kind of defence is in two sets.
     """
-    owner: dict[tuple[str, int], str] = {}
+    owner: dict[Any, str] = {}
     for name, texts in sets.items():
         for text in texts:
-            key = _identity(text)
+            used, base = split_defences(text)
+            key = _identity(base)
             if owner.setdefault(key, name) != name:
                 raise UsageError(
                     f"classifier {text!r} is in the sets {owner[key]!r} and {name!r}; the sets must be disjoint"
                 )
+            for kind in (defence.name for defence in used):
+                if owner.setdefault(kind, name) != name:
+                    raise UsageError(
+                        f"defence {kind!r} of {text!r} is in the sets {owner[kind]!r} and {name!r}; "
+                        "the sets must be disjoint in defences too"
+                    )
 
 
 def check_distinct(sets: Mapping[str, Mapping[str, Classifier]]) -> None:
-    """Check that no two sets hold the same weights, whatever their classifiers are called.
+    """Check that no two sets hold the same weights, whatever their classifiers are called, defended or not.
 
     Raises:
         UsageError: two sets share a classifier.
@@ -139,7 +162,8 @@ def check_distinct(sets: Mapping[str, Mapping[str, Classifier]]) -> None:
     owner: dict[str, tuple[str, str]] = {}
     for name, classifiers in sets.items():
         for text, classifier in classifiers.items():
-            first, other = owner.setdefault(weights.digest(classifier), (name, text))
+            digest = weights.digest(undefended(classifier))
+            first, other = owner.setdefault(digest, (name, text))
             if first != name:
                 raise UsageError(
                     f"classifier {text!r} of the set {name!r} has the weights of {other!r} of the set "
@@ -147,17 +171,22 @@ def check_distinct(sets: Mapping[str, Mapping[str, Classifier]]) -> None:
                 )
 
 
-def _identity(text: str) -> tuple[str, int]:
-    """Return what is the same for two ways of writing one classifier's path."""
+def _identity(text: str) -> tuple[str, Adversary | None, int]:
+    """Return what is the same for two ways of writing one classifier, apart from its defences."""
     name, seed = parse_target(text)
+    name, adversary = split_adversary(name)
     if name.startswith("npz:"):
-        return f"npz:{Path(name.removeprefix('npz:')).resolve()}", seed
+        return f"npz:{Path(name.removeprefix('npz:')).resolve()}", adversary, seed
     place, _, what = name.rpartition(":")
-    return (f"{Path(place).resolve()}:{what}" if place.endswith(".py") else name), seed
+    known = f"{Path(place).resolve()}:{what}" if place.endswith(".py") else name
+    return known, adversary, seed
 
 
 def _build(text: str, data: DataSet) -> Classifier:
     name, seed = parse_target(text)
+    _, adversary = split_adversary(name)
+    if adversary and name.startswith("npz:"):
+        raise UsageError(f"classifier {text!r} is pretrained; what follows ~ trains none")
     shape = data.train.images.shape
     return build(name, channels=shape[1], classes=len(data.classes), size=shape[2], seed=seed)
 
@@ -198,7 +227,7 @@ def _path(text: str, data: DataSet, images: int) -> Path:
 
 def _source_digest(name: str) -> str:
     """A user's own file may change under the same name."""
-    place = Path(name.rpartition(":")[0])
+    place = Path(split_training(name)[0].rpartition(":")[0])
     return (
         sha256(place.read_bytes()).hexdigest() if place.suffix == ".py" and place.is_file() else ""
     )

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from models import weights
-from models.classifiers import build, freeze
+from models.classifiers import build, defend, freeze, undefended
+from models.defences import split_defences
 from models.pixels import to_unit
 from objectives import targets
 from objectives.boosters import flip
@@ -181,6 +182,11 @@ def test_what_is_no_seed_is_refused(seed) -> None:
         ("vgg@7", "vgg@7"),
         ("npz:a/../net.npz", "npz:net.npz"),
         ("x/../net.py:Net", "net.py:Net@0"),
+        ("vgg", "jpeg:50+vgg"),
+        ("jpeg:50+vgg@2", "bits:3+vgg@2"),
+        ("npz:net.npz", "median:3+npz:x/../net.npz"),
+        ("vgg~pgd", "vgg~pgd:8x7"),
+        ("x/../net.py:Net~pgd", "jpeg:50+net.py:Net~pgd"),
     ],
 )
 def test_one_classifier_in_two_sets_is_refused_however_it_is_written(train, tune) -> None:
@@ -193,10 +199,45 @@ def test_one_classifier_in_two_sets_is_refused_however_it_is_written(train, tune
 
 @pytest.mark.parametrize(
     ("train", "tune"),
-    [("vgg", "vgg@1"), ("vgg", "vgg-w8"), ("npz:a.npz", "npz:b.npz"), ("a.py:A", "a.py:B")],
+    [
+        ("vgg", "vgg@1"),
+        ("vgg", "vgg-w8"),
+        ("npz:a.npz", "npz:b.npz"),
+        ("a.py:A", "a.py:B"),
+        ("vgg", "vgg~pgd"),
+        ("vgg~pgd", "vgg~pgd:4"),
+        ("vgg", "jpeg:50+vgg@1"),
+        ("bits:3+vgg", "jpeg:50+vgg@1"),
+    ],
 )
 def test_different_classifiers_are_different(train, tune) -> None:
     check_disjoint({"train": [train, train], "tune": [tune], "report": ["resnet8"]})
+
+
+@pytest.mark.parametrize("report", ["jpeg:50+vgg", "bits:3+jpeg:90+vgg"])
+def test_a_defence_that_was_trained_on_is_not_reported_on(report) -> None:
+    with pytest.raises(UsageError) as raised:
+        check_disjoint({"train": ["jpeg:50+plain"], "tune": ["mobilenet"], "report": [report]})
+    assert str(raised.value) == (
+        f"defence 'jpeg' of {report!r} is in the sets 'train' and 'report'; "
+        "the sets must be disjoint in defences too"
+    )
+
+
+def test_one_set_may_hold_a_classifier_with_and_without_defences() -> None:
+    check_disjoint({"train": ["vgg"], "report": ["plain", "jpeg:50+plain", "jpeg:90+plain"]})
+
+
+def test_a_defended_classifier_is_trained_once_and_shares_its_weights(
+    digits, trained, cache
+) -> None:
+    defended = f"bits:2+median:3+{TEXT}"
+    nets = load_targets([defended, TEXT, f"{TEXT}~fgsm-rs:8"], digits, 64, World())
+    assert sorted(trained) == [TEXT, f"{TEXT}~fgsm-rs:8"]
+    assert len(files(cache)) == 2
+    assert undefended(nets[defended]) is nets[TEXT]
+    assert nets[defended].frozen
+    assert weights.digest(nets[TEXT]) != weights.digest(nets[f"{TEXT}~fgsm-rs:8"])
 
 
 def test_clean_logits_are_computed_once_for_each_side(plain_digits, monkeypatch) -> None:
@@ -224,3 +265,10 @@ def test_one_network_under_two_names_is_one_classifier() -> None:
     ):
         check_distinct({"train": {"resnet8": nets[0]}, "tune": {"resnet8-w12": nets[1]}})
     check_distinct({"train": {"resnet8": nets[0]}, "tune": {}})
+
+
+def test_defences_do_not_make_another_classifier() -> None:
+    net = freeze(build("plain-w2", channels=1, classes=10, size=8, seed=0))
+    defended = defend(net, split_defences("jpeg:50+x")[0])
+    with pytest.raises(UsageError, match="of the set 'report' has the weights of 'a'"):
+        check_distinct({"train": {"a": net}, "report": {"jpeg:50+b": defended}})
