@@ -1,4 +1,4 @@
-"""Verbs that know attack studies: `evaluate`, `package`, `train`."""
+"""Verbs that know attack studies: `package`, `train`."""
 
 from collections.abc import Mapping
 from io import BytesIO
@@ -7,72 +7,27 @@ from typing import Any
 
 import click
 import numpy as np
-import pandas as pd
 
 from models import weights
 from models.generators import AttackNetwork, build
-from models.package import load_package, save_package
+from models.package import save_package
 from objectives.attack import AttackObjective
-from objectives.baselines import BASELINES, baseline
-from objectives.evaluation import Attack, error_table, network_attack
 from objectives.retraining import Retrained, card_record, retrain
 from objectives.spec import AttackSpec
-from objectives.targets import check_distinct, load_targets
 from study.conditions import Conditions
 from study.errors import UsageError
-from study.evaluations import read_evaluations, save_evaluations
+from study.evaluations import read_evaluations
 from study.objective import decode, load_objective
-from study.options import form_option, spec_option, storage_option, study_argument
+from study.options import spec_option, storage_option, study_argument
 from study.search.artifacts import read_artifact
 from study.search.samplers import seed_of
 from study.search.session import engine_of
 from study.search.studies import conditions_of, find_trial, load_study, record_retrained
-from study.tables import show
 from study.world import World, mpi_world
 
-__all__ = ["evaluate", "package", "train"]
+__all__ = ["open_study", "package", "train"]
 
-_NAMED = ("noop", "random", *BASELINES)
 _folder = click.Path(file_okay=False, path_type=Path)
-
-
-@click.command()
-@click.argument("attacks", nargs=-1, required=True)
-@click.option("--study", required=True, help="Whose data, targets, report classifiers and budgets.")
-@storage_option
-@click.option("--images", type=click.IntRange(1), help="Report images to use.  [default: all]")
-@click.option("--epsilons", help="Budgets such as 4,8.  [default: the study's]")
-@click.option(
-    "--csv",
-    "path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the table there too.",
-)
-@form_option
-def evaluate(
-    attacks: tuple[str, ...],
-    study: str,
-    storage: str,
-    images: int | None,
-    epsilons: str | None,
-    path: Path | None,
-    form: Any,
-) -> None:
-    """Score ATTACKS on the report classifiers and report images of a study; store the table with it.
-
-    \b
-    Each attack is a package folder, NAME=FOLDER, or one of noop, random, fgsm, i-fgsm, mi-fgsm
-    (which use the study's train classifiers). Runs on every rank of an MPI job.
-    """
-    world = mpi_world()
-    opened, objective = _open(world, storage, study)
-    grid = _budgets(epsilons) or objective.conditions.epsilons
-    table = _score(objective, attacks, world, images, grid)
-    if opened is not None:
-        save_evaluations(engine_of(opened), study, table)
-        if path:
-            table.to_csv(path, index=False)
-        show(table, form, f"error rates on the report set of {study}")
 
 
 @click.command()
@@ -88,7 +43,7 @@ def evaluate(
 )
 def package(study: str, folder: Path, storage: str, trial: str) -> None:
     """Write the attack package of a trial of STUDY to FOLDER."""
-    opened, objective = _open(World(), storage, study)
+    opened, objective = open_study(World(), storage, study)
     found = find_trial(opened, trial)
     content = read_artifact(opened, found.number, "weights.npz")
     if content is None:
@@ -141,7 +96,7 @@ def train(
     if (trial is None) == (spec is None):
         raise UsageError("say what to train: --trial N, or --spec FILE")
     world = mpi_world()
-    opened, objective = _open(world, storage, study, images)
+    opened, objective = open_study(world, storage, study, images)
     name, chosen = world.lead(lambda: _chosen(opened, objective, trial, spec))
     with world.signals():
         for place, seed in _runs(folder, seeds, objective.conditions.seed):
@@ -150,10 +105,20 @@ def train(
                 _keep(opened, again, place)
 
 
-def _open(
+def open_study(
     world: World, storage: str, study: str, images: int | None = None
 ) -> tuple[Any, AttackObjective]:
-    """Return the study, on rank 0 only, and its objective, on every rank."""
+    """Return the study, on rank 0 only, and its objective, on every rank.
+
+    Args:
+        world: the ranks.
+        storage: the database's URL.
+        study: an attack study.
+        images: its training budget, where it is to be another.
+
+    Raises:
+        UsageError: there is no such study, or its objective has no attacks.
+    """
     opened: Any = None
 
     def read() -> Conditions:
@@ -172,51 +137,6 @@ def _open(
             f"study {study!r} optimises {conditions.objective}; only attack studies have attacks"
         )
     return opened, objective
-
-
-def _score(
-    objective: AttackObjective,
-    attacks: tuple[str, ...],
-    world: World,
-    images: int | None,
-    grid: tuple[int, ...],
-) -> pd.DataFrame:
-    given, split = objective.conditions, objective.data.report
-    nets = load_targets(
-        (*given.train, *given.tune, *given.report), objective.data, given.classifier_images, world
-    )
-    check_distinct({s: objective.classifiers_of(s, nets) for s in ("train", "tune", "report")})
-    targets = [nets[text] for text in given.train]
-    named = dict(_named(text, targets) for text in attacks)
-    judges = {text: nets[text] for text in given.report}
-    # Evenly spaced, because data sets are often sorted by class.
-    count = min(images or len(split.labels), len(split.labels))
-    chosen = np.linspace(0, len(split.labels) - 1, count).astype(int)
-    return error_table(named, judges, split.images[chosen], split.labels[chosen], grid, world)
-
-
-def _named(text: str, targets: list[Any]) -> tuple[str, Attack]:
-    if text in _NAMED:
-        return text, baseline(text, targets)
-    name, equals, folder = text.partition("=")
-    place = Path(folder if equals else text)
-    if not place.is_dir():
-        raise UsageError(
-            f"attack {text!r} is neither a package folder nor one of {', '.join(_NAMED)}"
-        )
-    network, _ = load_package(place)
-    return (name if equals else place.name), network_attack(network)
-
-
-def _budgets(text: str | None) -> tuple[int, ...]:
-    if not text:
-        return ()
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdigit() and int(part) <= 255 for part in parts):
-        raise UsageError(
-            f"--epsilons is {text!r}; allowed: integers 0..255 with commas, such as 4,8"
-        )
-    return tuple(int(part) for part in parts)
 
 
 def _spec_of(objective: AttackObjective, trial: Any) -> AttackSpec:
@@ -261,6 +181,7 @@ def _made(kept: Mapping[str, Any]) -> dict[str, Any]:
 
 def _measured(opened: Any, study: str) -> list[dict[str, Any]]:
     frame = read_evaluations(engine_of(opened), study).drop(columns="made")
+    frame = frame.astype(object).where(frame.notna(), None)
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 

@@ -1,21 +1,31 @@
-"""Score attacks: error rates after 8-bit rounding, of every attack on every classifier at every budget."""
+"""Score attacks after 8-bit rounding: every attack on every classifier at every budget."""
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import chainer
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from models.pixels import to_bytes, to_unit, within_budget
+from objectives.measures import Answers, perturbation_norms, similarities
 from study.world import World
 
-__all__ = ["Attack", "apply_attack", "error_rates", "error_table", "logits_of", "network_attack"]
+__all__ = [
+    "Attack",
+    "apply_attack",
+    "error_rates",
+    "images_per_second",
+    "logits_of",
+    "network_attack",
+    "score",
+]
 
 _BATCH = 100
+_TIMED = 50
 _LOG = logging.getLogger("jigsaw.evaluation")
 
 
@@ -79,50 +89,61 @@ def error_rates(
     return world.sum(wrong) / len(images)
 
 
-def error_table(
+def score(
     attacks: Mapping[str, Attack],
     classifiers: Mapping[str, chainer.Link],
     images: NDArray[np.uint8],
     labels: NDArray[np.int32],
-    epsilons: Sequence[int],
+    epsilons: Mapping[str, Sequence[int]],
     world: World,
-) -> pd.DataFrame:
-    """Score every attack on every classifier at every budget; each rank does its share of the images.
+) -> Answers:
+    """Show every attack to every classifier at its budgets; each rank does its share of the images.
+
+    Args:
+        attacks: by name.
+        classifiers: by text, frozen.
+        images: uint8 (N, C, H, W).
+        labels: the true classes, (N,).
+        epsilons: by attack, its budgets in 1/255 units.
+        world: the ranks that share the images.
 
     Returns:
-        rows `attack, epsilon, classifier, error, low, high, l2, images`: error rate with its exact 95 %
-        binomial interval, and the mean L2 norm of the perturbation on [0, 1] images.
+        all answers, on every rank; nothing in it is timed, and no relation is known.
     """
     mine = slice(world.rank, None, world.size)
-    x, y = images[mine], labels[mine]
-    rows = []
+    shared = partial(_shared, mine=mine, count=len(images), world=world)
+    x = images[mine]
+    clean = {text: shared(_classes(net, x), np.int64) for text, net in classifiers.items()}
+    answers, l2, ssim = {}, {}, {}
     for number, (name, attack) in enumerate(attacks.items(), 1):
         if world.rank == 0:
             _LOG.info("scoring %s (%d of %d)", name, number, len(attacks))
-        for epsilon in epsilons:
-            sums = np.zeros(len(classifiers) + 1)
-            if len(x):
-                adversarial = apply_attack(attack, x, epsilon)
-                wrong = [
-                    np.sum(logits_of(c, adversarial).argmax(1) != y) for c in classifiers.values()
-                ]
-                sums[:] = [*wrong, _l2(adversarial, x).sum()]
-            *counts, l2 = world.sum(sums) / [*[1] * len(classifiers), len(images)]
-            for classifier, count in zip(classifiers, counts, strict=True):
-                rows.append(
-                    {"attack": name, "epsilon": epsilon, "classifier": classifier}
-                    | _interval(int(count), len(images))
-                    | {"l2": float(l2), "images": len(images)}
-                )
-    return pd.DataFrame(rows)
+        for epsilon in epsilons[name]:
+            adversarial = apply_attack(attack, x, epsilon) if len(x) else x
+            l2[name, epsilon] = shared(perturbation_norms(adversarial, x), np.float64)
+            ssim[name, epsilon] = shared(similarities(adversarial, x), np.float64)
+            for text, net in classifiers.items():
+                answers[name, epsilon, text] = shared(_classes(net, adversarial), np.int64)
+    return Answers(labels, clean, answers, l2, ssim)
 
 
-def _interval(wrong: int, count: int) -> dict[str, Any]:
-    interval = binomtest(wrong, count).proportion_ci()
-    return {"error": wrong / count, "low": float(interval.low), "high": float(interval.high)}
+def images_per_second(attack: Attack, images: NDArray[np.uint8], epsilon: int) -> float:
+    """Time an attack on one batch of at most 50 images, after a first run that does not count."""
+    batch = images[:_TIMED]
+    attack(batch, epsilon)
+    start = time.perf_counter()
+    attack(batch, epsilon)
+    return len(batch) / (time.perf_counter() - start)
 
 
-def _l2(adversarial: NDArray[np.uint8], clean: NDArray[np.uint8]) -> NDArray[np.float64]:
-    delta = (adversarial.astype(np.float64) - clean) / 255
-    norms: NDArray[np.float64] = np.sqrt((delta**2).sum(axis=(1, 2, 3)))
-    return norms
+def _classes(classifier: chainer.Link, images: NDArray[np.uint8]) -> NDArray[np.integer]:
+    return logits_of(classifier, images).argmax(1) if len(images) else np.zeros(0, np.int64)
+
+
+def _shared(
+    values: NDArray[Any], kind: type[np.generic], *, mine: slice, count: int, world: World
+) -> NDArray[Any]:
+    """Return every rank's values, each where its image lies."""
+    whole = np.zeros(count, kind)
+    whole[mine] = values
+    return world.sum(whole)

@@ -27,6 +27,7 @@ __all__ = [
     "cache_folder",
     "check_disjoint",
     "check_distinct",
+    "identities",
     "load_targets",
     "parse_target",
 ]
@@ -169,6 +170,11 @@ def check_distinct(sets: Mapping[str, Mapping[str, Classifier]]) -> None:
                     f"classifier {text!r} of the set {name!r} has the weights of {other!r} of the set "
                     f"{first!r}; the sets must be disjoint"
                 )
+
+
+def identities(texts: Iterable[str]) -> set[Any]:
+    """Return what tells classifiers apart, however they are written and whatever defends them."""
+    return {_identity(split_defences(text)[1]) for text in texts}
 
 
 def _identity(text: str) -> tuple[str, Adversary | None, int]:

@@ -15,7 +15,8 @@ __all__ = ["main"]
 _ELSEWHERE = {
     "attack": "objectives.contest",
     "dashboard": "dashboards.commands",
-    "evaluate": "objectives.commands",
+    "evaluate": "objectives.scoring",
+    "images": "objectives.files",
     "package": "objectives.commands",
     "report": "dashboards.commands",
     "train": "objectives.commands",

@@ -1,4 +1,7 @@
-"""Error rates of attacks on classifiers, in a table of our own beside Optuna's."""
+"""What attacks do to classifiers, in a table of our own beside Optuna's.
+
+A row is one attack on one classifier at one budget; `objectives.measures` says what its numbers mean.
+"""
 
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -18,9 +21,9 @@ from sqlalchemy import (
     select,
 )
 
-from study.schema import ensure_tables
+from study.schema import ensure_columns, ensure_tables
 
-__all__ = ["EVALUATIONS", "read_evaluations", "save_evaluations"]
+__all__ = ["EVALUATIONS", "add_worst", "read_evaluations", "save_evaluations"]
 
 _METADATA = MetaData()
 EVALUATIONS = Table(
@@ -38,17 +41,37 @@ EVALUATIONS = Table(
     # Databases return rows in any order, and one batch shares its time.
     Column("place", Integer, nullable=False),
     Column("made", DateTime, nullable=False),
+    # Later columns are nullable: rows of older versions have none of them.
+    Column("gain", Double),
+    Column("asr", Double),
+    Column("fooling", Double),
+    Column("ssim", Double),
+    Column("images_per_second", Double),
+    Column("relation", String(16)),
+    Column("seeds", Integer),
 )
-_COLUMNS = ["attack", "epsilon", "classifier", "error", "low", "high", "l2", "images"]
+_NUMBERS = ["gain", "asr", "fooling", "l2", "ssim", "images_per_second"]
+_COLUMNS = [
+    *("attack", "epsilon", "classifier", "error", "low", "high"),
+    *_NUMBERS,
+    *("relation", "seeds", "images"),
+]
 
 
 def save_evaluations(engine: Engine, study: str, frame: pd.DataFrame) -> None:
-    """Store rows of `objectives.evaluation.error_table`; rows of the same attacks are replaced."""
-    ensure_tables(engine, _METADATA)
+    """Store rows of `objectives.measures.error_table`; rows of the same attacks are replaced.
+
+    Args:
+        engine: the study's database.
+        study: its name.
+        frame: the rows; a number that is missing (NaN, or no such column) stays missing.
+    """
+    _ensure(engine)
     if frame.empty:
         return
     made = datetime.now(UTC).replace(tzinfo=None)
-    rows = frame[_COLUMNS].assign(study=study, made=made, place=range(len(frame)))
+    rows = frame.reindex(columns=_COLUMNS).astype(object).where(lambda cell: cell.notna(), None)
+    rows = rows.assign(study=study, made=made, place=range(len(frame)))
     old = (EVALUATIONS.c.study == study) & EVALUATIONS.c.attack.in_(
         frame["attack"].unique().tolist()
     )
@@ -58,12 +81,34 @@ def save_evaluations(engine: Engine, study: str, frame: pd.DataFrame) -> None:
 
 
 def read_evaluations(engine: Engine, study: str) -> pd.DataFrame:
-    """Return what was stored for a study, in the order it was stored; empty when nothing was."""
-    ensure_tables(engine, _METADATA)
+    """Return what was stored for a study, in the order it was stored, with the column `worst`.
+
+    Rows of older versions lack what was not measured then: NaN, `relation` empty, `seeds` 1.
+    """
+    _ensure(engine)
     query = (
         select(*[EVALUATIONS.c[c] for c in [*_COLUMNS, "made"]])
         .where(EVALUATIONS.c.study == study)
         .order_by(EVALUATIONS.c.made, EVALUATIONS.c.place)
     )
     with engine.connect() as connection:
-        return pd.read_sql(query, connection)
+        frame = pd.read_sql(query, connection)
+    frame = frame.fillna({"relation": "", "seeds": 1})
+    return add_worst(frame.astype({**dict.fromkeys(_NUMBERS, float), "seeds": int}))
+
+
+def add_worst(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with `worst` beside `asr`: the least `asr` of the attack at the budget over held-out classifiers.
+
+    Classifiers that the attack was trained on or tuned on (`relation` is `seen`) do not count.
+    """
+    held_out = frame["asr"].where(frame["relation"] != "seen")
+    worst = held_out.groupby([frame["attack"], frame["epsilon"]]).transform("min")
+    result = frame.copy()
+    result.insert(result.columns.tolist().index("asr") + 1, "worst", worst)
+    return result
+
+
+def _ensure(engine: Engine) -> None:
+    ensure_tables(engine, _METADATA)
+    ensure_columns(engine, EVALUATIONS)

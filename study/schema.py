@@ -1,9 +1,10 @@
 """Make our own tables beside Optuna's, however many workers come first at the same moment."""
 
-from sqlalchemy import Engine, MetaData
+from sqlalchemy import Engine, MetaData, Table, inspect, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import CreateColumn
 
-__all__ = ["ensure_tables"]
+__all__ = ["ensure_columns", "ensure_tables"]
 
 
 def ensure_tables(engine: Engine, tables: MetaData) -> None:
@@ -18,3 +19,25 @@ def ensure_tables(engine: Engine, tables: MetaData) -> None:
     except DBAPIError:
         # Another worker made them between our look and our CREATE; a second look finds them.
         tables.create_all(engine, checkfirst=True)
+
+
+def ensure_columns(engine: Engine, table: Table) -> None:
+    """Add the columns that an older version's table lacks; its rows hold nothing in them.
+
+    Args:
+        engine: the study's database, where the table exists.
+        table: what should be there; columns that came later are nullable.
+    """
+    try:
+        _add_columns(engine, table)
+    except DBAPIError:
+        _add_columns(engine, table)  # another process added them since we looked
+
+
+def _add_columns(engine: Engine, table: Table) -> None:
+    there = {column["name"] for column in inspect(engine).get_columns(table.name)}
+    for column in table.columns:
+        if column.name not in there:
+            what = CreateColumn(column).compile(dialect=engine.dialect)
+            with engine.begin() as connection:
+                connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {what}"))

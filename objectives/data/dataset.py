@@ -22,19 +22,40 @@ class Split:
     Args:
         images: uint8 of shape (N, C, H, W), N >= 1, C 1 (grey) or 3 (RGB), values 0..255.
         labels: int32 of shape (N,), at least 0; `labels[n]` is the class of `images[n]`.
+        names: of the PNG files that the images are written to, relative to a folder, (N,); without
+            them the images are numbered: 00000.png, 00001.png, ...
 
     Raises:
-        DataError: another type or shape, no image, or a negative label.
+        DataError: another type or shape, no image, a negative label, or not one name per image.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int32]
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_images(self.images)
         _check_labels(self.labels, len(self.images))
+        names = self.names or tuple(f"{k:05d}.png" for k in range(len(self.images)))
+        if len(names) != len(self.images):
+            raise DataError(f"{len(names)} names were given for {len(self.images)} images")
         object.__setattr__(self, "images", _read_only(self.images))
         object.__setattr__(self, "labels", _read_only(self.labels))
+        object.__setattr__(self, "names", names)
+
+    def spread(self, count: int | None) -> "Split":
+        """Return so many images, evenly spaced because data sets are often sorted; all for None.
+
+        Raises:
+            DataError: there are fewer images.
+        """
+        if count is None:
+            return self
+        if not 1 <= count <= len(self.labels):
+            raise DataError(f"{count} images are wanted, and there are {len(self.labels)}")
+        chosen = np.linspace(0, len(self.labels) - 1, count).astype(int)
+        names = tuple(self.names[k] for k in chosen)
+        return Split(self.images[chosen], self.labels[chosen], names)
 
 
 @dataclass(frozen=True, eq=False)

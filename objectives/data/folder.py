@@ -43,7 +43,8 @@ def load(path: Path) -> DataSet:
     images = read_images([_inside(path, source, row) for row in rows])
     parts = _parts(source, rows, images, labels)
     _refuse_shared(source, rows, images, parts)
-    splits = (Split(images[part], labels[part]) for part in parts)
+    names = [str(PurePath(row.values["file"]).with_suffix(".png")) for row in rows]
+    splits = (Split(images[part], labels[part], tuple(names[k] for k in part)) for part in parts)
     return DataSet(f"folder:{path}", classes, *splits)
 
 

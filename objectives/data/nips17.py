@@ -45,7 +45,11 @@ def load(path: Path) -> DataSet:
     images = read_images([_image(path, source, row) for row in rows], _SIZE)
     if images.shape[1] != 3:
         raise DataError(f"{path / 'images'} holds grey images: expected RGB")
-    splits = (Split(images[part], labels[part]) for part in _parts(source, rows))
+    names = [f"{row.values['ImageId']}.png" for row in rows]
+    splits = (
+        Split(images[part], labels[part], tuple(names[k] for k in part))
+        for part in _parts(source, rows)
+    )
     return DataSet(f"nips17:{path}", _names(path), *splits)
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from objectives.baselines import baseline
+from objectives.classifier import ClassifierSpec, train_classifier
 from objectives.data import load
-from objectives.evaluation import error_rates, error_table, logits_of
+from objectives.evaluation import error_rates, logits_of, score
+from objectives.measures import error_table
 from objectives.targets import load_targets
 from study.world import World, mpi_world
 
@@ -30,7 +32,12 @@ def results(world: World) -> dict[str, Any]:
     # 33 images on 2 or 4 ranks: the shares differ.
     images, labels = data.tune.images[:33], data.tune.labels[:33]
     attacks = {name: baseline(name, list(nets.values())) for name in ("noop", "random", "fgsm")}
-    table = error_table(attacks, nets, images, labels, (8, 32), world)
+    table = error_table(
+        score(attacks, nets, images, labels, dict.fromkeys(attacks, (8, 32)), world)
+    )
+    *_, (_, robust) = train_classifier(
+        ClassifierSpec(classifier="plain-w2~pgd:16x2"), data, 320, 0, world
+    )
     rates = error_rates(
         attacks["fgsm"], list(nets.values()), images[:1], labels[:1], (8, 32), world
     )
@@ -40,6 +47,7 @@ def results(world: World) -> dict[str, Any]:
         "files": world.allgather(sorted(p.name for p in _cache().glob("classifiers/*"))),
         "table": json.loads(table.to_json(orient="records", double_precision=15)),
         "rates": rates.tolist(),
+        "robust": logits_of(robust, images).tolist(),
         "logits": float(logits_of(nets["plain-w2"], images).sum()),
     }
 

@@ -1,5 +1,6 @@
 """Error rates by hand, after rounding, on any number of ranks."""
 
+import time
 from types import SimpleNamespace
 
 import models  # noqa: F401  makes Chainer importable
@@ -8,7 +9,6 @@ import models  # noqa: F401  makes Chainer importable
 import chainer
 import numpy as np
 import pytest
-from scipy.stats import beta
 
 from models.generators import Epsilons, build, parse_arch
 from models.pixels import to_unit
@@ -16,10 +16,12 @@ from objectives.baselines import noop, random_sign
 from objectives.evaluation import (
     apply_attack,
     error_rates,
-    error_table,
+    images_per_second,
     logits_of,
     network_attack,
+    score,
 )
+from objectives.measures import error_table
 from study.world import World
 
 RNG = np.random.default_rng(0)
@@ -128,34 +130,58 @@ def test_ranks_share_the_images(size) -> None:
     np.testing.assert_allclose(sum(ranks.found) / len(IMAGES), alone)
 
 
+def tables(attacks, nets, epsilons, world=None):
+    budgets = dict.fromkeys(attacks, epsilons)
+    return error_table(score(attacks, nets, IMAGES, LABELS, budgets, world or World()))
+
+
 def test_the_table_has_one_row_for_every_attack_budget_and_classifier() -> None:
     nets = {"middle": Brightness(127.5), "high": Brightness(200.5)}
     attacks = {"noop": noop, "bright": brighten, "random": random_sign}
-    table = error_table(attacks, nets, IMAGES, LABELS, (4, 16), World())
-    columns = ["attack", "epsilon", "classifier", "error", "low", "high", "l2", "images"]
-    assert list(table.columns) == columns
+    table = tables(attacks, nets, (4, 16))
     assert len(table) == 12
     assert (table.images == 230).all()
     for (name, epsilon), part in table.groupby(["attack", "epsilon"]):
         rates = error_rates(attacks[name], list(nets.values()), IMAGES, LABELS, [epsilon], World())
         np.testing.assert_allclose(part.error, rates[0])
     noops = table[table.attack == "noop"]
-    assert (noops.l2 == 0).all()
+    assert (noops[["l2", "gain", "asr", "fooling"]] == 0).all(axis=None)
     assert noops[noops.classifier == "middle"].error.tolist() == [0, 0]
 
 
-def test_intervals_are_exact_binomial_ones() -> None:
-    """Clopper and Pearson 1934, by the quantiles of the beta distribution."""
-    table = error_table({"b": brighten}, {"n": Brightness(127.5)}, IMAGES, LABELS, (16,), World())
-    row = table.iloc[0]
-    k, n = round(row.error * 230), 230
-    assert 0 < k < n
-    assert row.low == pytest.approx(beta.ppf(0.025, k, n - k + 1))
-    assert row.high == pytest.approx(beta.ppf(0.975, k + 1, n - k))
+def test_every_attack_has_its_own_budgets() -> None:
+    answers = score(
+        {"noop": noop, "bright": brighten}, {"n": Brightness(127.5)}, IMAGES, LABELS,
+        {"noop": (4,), "bright": (8, 16)}, World(),
+    )  # fmt: skip
+    assert list(answers.adversarial) == [("noop", 4, "n"), ("bright", 8, "n"), ("bright", 16, "n")]
+    assert list(answers.l2) == list(answers.ssim) == [("noop", 4), ("bright", 8), ("bright", 16)]
 
 
-def test_l2_is_the_mean_norm_on_unit_images() -> None:
-    table = error_table({"b": brighten}, {"n": Brightness(127.5)}, IMAGES, LABELS, (16,), World())
-    moved = np.minimum(IMAGES + 16.0, 255) - IMAGES
-    norms = np.sqrt(((moved / 255) ** 2).sum(axis=(1, 2, 3)))
-    assert table.l2[0] == pytest.approx(norms.mean())
+@pytest.mark.parametrize("size", [2, 3, 400])
+def test_ranks_share_what_is_scored(size) -> None:
+    attacks, nets = {"bright": brighten}, {"n": Brightness(127.5), "m": Brightness(50.5)}
+    parts = []
+    for number in range(size):
+        ranks = Ranks(size)
+        score(attacks, nets, IMAGES, LABELS, {"bright": (4, 16)}, ranks.rank(number))
+        parts.append(ranks.found)
+    alone = score(attacks, nets, IMAGES, LABELS, {"bright": (4, 16)}, World())
+    whole = [*alone.clean.values()]
+    for epsilon in (4, 16):
+        whole += [alone.l2["bright", epsilon], alone.ssim["bright", epsilon]]
+        whole += [alone.adversarial["bright", epsilon, name] for name in nets]
+    for found, expected in zip(zip(*parts, strict=True), whole, strict=True):
+        np.testing.assert_allclose(sum(found), expected)
+
+
+def test_an_attack_is_timed_on_one_batch_after_a_first_run() -> None:
+    sizes = []
+
+    def slow(images, epsilon):
+        time.sleep(0.02 if sizes else 0.6)
+        sizes.append((len(images), epsilon))
+        return images
+
+    assert 100 < images_per_second(slow, IMAGES, 8) <= 2500
+    assert sizes == [(50, 8), (50, 8)]

@@ -3,8 +3,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from sqlalchemy import text
 
-from study.evaluations import read_evaluations, save_evaluations
+from study import schema
+from study.evaluations import EVALUATIONS, add_worst, read_evaluations, save_evaluations
 from study.search.storage import open_storage
 
 
@@ -18,7 +20,9 @@ def table(attacks: Sequence[str], error: float = 0.5) -> pd.DataFrame:
         [
             {
                 "attack": attack, "epsilon": epsilon, "classifier": classifier, "error": error,
-                "low": 0.4, "high": 0.6, "l2": 1.5, "images": 100, "unknown": "not kept",
+                "low": 0.4, "high": 0.6, "gain": 0.25, "asr": 0.3 if classifier == "a" else 0.75,
+                "worst": 0.3, "fooling": 0.5, "l2": 1.5, "ssim": 0.9, "images_per_second": float("nan"),
+                "relation": "cross", "seeds": 1, "images": 100, "unknown": "not kept",
             }
             for attack in attacks
             for epsilon in (16, 4)
@@ -60,3 +64,80 @@ def test_rows_that_cannot_be_stored_leave_the_old_ones(engine: Any) -> None:
     with pytest.raises(Exception, match=r"(?i)unique"):
         save_evaluations(engine, "s", pd.concat([table(["best"])] * 2))
     assert len(read_evaluations(engine, "s")) == 4
+
+
+OLD = """
+CREATE TABLE jigsaw_evaluations (
+    study VARCHAR(255) NOT NULL, attack VARCHAR(255) NOT NULL, classifier VARCHAR(255) NOT NULL,
+    epsilon INTEGER NOT NULL, error DOUBLE PRECISION NOT NULL, low DOUBLE PRECISION NOT NULL,
+    high DOUBLE PRECISION NOT NULL, l2 DOUBLE PRECISION NOT NULL, images INTEGER NOT NULL,
+    place INTEGER NOT NULL, made TIMESTAMP NOT NULL,
+    PRIMARY KEY (study, attack, classifier, epsilon)
+)
+"""
+
+
+def test_a_table_of_version_0_1_0_gains_its_columns_and_keeps_its_rows(engine: Any) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(OLD))
+        connection.execute(
+            text(
+                "INSERT INTO jigsaw_evaluations VALUES "
+                "('s', 'old', 'vgg', 4, 0.5, 0.4, 0.6, 1.5, 100, 0, '2026-01-01 00:00:00')"
+            )
+        )
+    row = read_evaluations(engine, "s").iloc[0]
+    assert (row.attack, row.error, row.l2, row.images) == ("old", 0.5, 1.5, 100)
+    assert (row.relation, row.seeds) == ("", 1)
+    assert row[["gain", "asr", "worst", "fooling", "ssim"]].isna().all()
+    save_evaluations(engine, "s", table(["best"]))
+    found = read_evaluations(engine, "s")
+    assert found["attack"].tolist() == ["old"] + ["best"] * 4
+    assert found["worst"].tolist()[1:] == [0.3] * 4
+
+
+def test_columns_are_added_once_when_two_processes_look_at_once(
+    engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(OLD))
+    looked, inspect = [], schema.inspect
+
+    class Stale:
+        """What a process saw just before another added every column."""
+
+        def get_columns(self, name: str) -> list[dict[str, Any]]:
+            columns = inspect(engine).get_columns(name)
+            if not looked:
+                looked.append(True)
+                schema.ensure_columns(engine, EVALUATIONS)
+            return columns
+
+    monkeypatch.setattr(schema, "inspect", lambda engine: Stale())
+    schema.ensure_columns(engine, EVALUATIONS)
+    names = [column["name"] for column in inspect(engine).get_columns(EVALUATIONS.name)]
+    assert sorted(names) == sorted(column.name for column in EVALUATIONS.columns)
+
+
+def test_rows_that_lack_new_numbers_are_stored(engine: Any) -> None:
+    few = table(["best"])[
+        ["attack", "epsilon", "classifier", "error", "low", "high", "l2", "images"]
+    ]
+    save_evaluations(engine, "s", few)
+    assert read_evaluations(engine, "s")["asr"].isna().all()
+
+
+def test_the_worst_is_the_least_over_what_was_not_seen() -> None:
+    frame = pd.DataFrame(
+        [
+            ("a", 4, "seen", 0.1),
+            ("a", 4, "family", 0.5),
+            ("a", 4, "cross", 0.4),
+            ("a", 8, "", 0.9),
+            ("b", 4, "seen", 0.2),
+        ],
+        columns=["attack", "epsilon", "relation", "asr"],
+    )
+    worst = add_worst(frame)["worst"]
+    assert worst[:4].tolist() == [0.4, 0.4, 0.4, 0.9]
+    assert worst.isna()[4]
