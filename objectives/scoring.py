@@ -30,6 +30,10 @@ from study.world import World, mpi_world
 __all__ = ["evaluate"]
 
 _ALWAYS = ("noop", "random")
+# Without a study, classifiers and budgets are those of a study that says nothing about them.
+_EPSILONS, _CLASSIFIER_IMAGES = (
+    AttackSettings.model_fields[name].default for name in ("epsilons", "classifier_images")
+)
 
 
 @click.command()
@@ -152,10 +156,9 @@ def _free_bench(
     data, classifiers, train = given
     if data is None or not classifiers:
         raise UsageError("say what to score on: --study NAME, or --data DATA --classifiers A,B,..")
-    default = AttackSettings.model_fields
     return _Bench(
-        load(data), _listed(train), (), _listed(classifiers),
-        epsilons or default["epsilons"].default, default["classifier_images"].default,
+        load(data), _listed(train), (), _listed(classifiers), epsilons or _EPSILONS,
+        _CLASSIFIER_IMAGES,
     )  # fmt: skip
 
 
