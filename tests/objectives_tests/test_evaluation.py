@@ -183,5 +183,5 @@ def test_an_attack_is_timed_on_one_batch_after_a_first_run() -> None:
         sizes.append((len(images), epsilon))
         return images
 
-    assert 100 < images_per_second(slow, IMAGES, 8) <= 2500
-    assert sizes == [(50, 8), (50, 8)]
+    assert 60 < images_per_second(slow, IMAGES, 8) <= 1600
+    assert sizes == [(32, 8), (32, 8)]
