@@ -178,16 +178,16 @@ def _mean(values: list[Any]) -> float:
 
 
 def _seeds(answers: Answers) -> Iterator[tuple[str, list[str], int, str]]:
-    """Yield (name, attacks, epsilon, classifier) of every group of two or more seeds."""
+    """Yield (name, attacks, epsilon, classifier) of every group of seeds 1..K, K at least 2."""
     groups: dict[tuple[str, int, str], dict[int, str]] = {}
     for attack, epsilon, classifier in answers.adversarial:
         if matched := _SEEDED.fullmatch(attack):
             group = groups.setdefault((matched[1], epsilon, classifier), {})
             group[int(matched[2])] = attack
     for (name, epsilon, classifier), group in groups.items():
-        if len(group) > 1:
-            label = f"{name}-{min(group)}..{max(group)}"
-            yield label, [group[k] for k in sorted(group)], epsilon, classifier
+        # `resnet-8` and `resnet-16` are no seeds of one attack.
+        if sorted(group) == list(range(1, len(group) + 1)) and len(group) > 1:
+            yield f"{name}-1..{len(group)}", [group[k] for k in sorted(group)], epsilon, classifier
 
 
 def _interval(wrong: NDArray[np.bool_]) -> tuple[float, float]:

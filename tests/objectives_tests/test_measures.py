@@ -90,14 +90,14 @@ class TestSeeds:
     LABELS = np.zeros(200, int)
 
     def test_seeds_of_one_attack_are_taken_together(self) -> None:
-        found = {f"a-{k}": (np.arange(200) < 20 * k).astype(int) for k in (1, 2, 6)}
+        found = {f"a-{k}": (np.arange(200) < 30 * k).astype(int) for k in (1, 2, 3)}
         given = answers(
-            {**found, "b-1": found["a-1"], "c": found["a-2"]}, self.LABELS,
-            speed={"a-1": 10.0, "a-2": 20.0, "a-6": 60.0},
-            relation={("a-1", "f"): "cross", ("a-2", "f"): "seen", ("a-6", "f"): "family"},
+            {**found, "b-1": found["a-1"], "c-8": found["a-2"], "c-16": found["a-3"]}, self.LABELS,
+            speed={"a-1": 10.0, "a-2": 20.0, "a-3": 60.0},
+            relation={("a-1", "f"): "cross", ("a-2", "f"): "seen", ("a-3", "f"): "family"},
         )  # fmt: skip
         table = error_table(given)
-        assert table["attack"].tolist() == ["a-1", "a-2", "a-6", "b-1", "c", "a-1..6"]
+        assert table["attack"].tolist() == [*found, "b-1", "c-8", "c-16", "a-1..3"]
         last = table.iloc[-1]
         assert (last.seeds, last.images) == (3, 200)
         assert last.error == last.gain == last.asr == pytest.approx(0.3)
