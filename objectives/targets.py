@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import weights
-from models.classifiers import Classifier, build, freeze
+from models.classifiers import READY, Classifier, build, freeze
 from objectives.boosters import flip
 from objectives.classifier import ClassifierSpec, train_classifier
 from objectives.data import DataSet
@@ -71,10 +71,14 @@ def load_targets(
         data: what they are trained on.
         images: training images each sees.
         world: the ranks that share the work.
+
+    Raises:
+        UsageError: a classifier cannot be built, or one that brings its weights differs between ranks.
     """
     wanted = sorted(set(texts))
     nets = {text: _build(text, data) for text in wanted}
-    trained = [text for text in wanted if not text.startswith("npz:")]
+    trained = [text for text in wanted if not _ready(text)]
+    _check_same({text: nets[text] for text in wanted if _ready(text)}, world)
     paths = {text: _path(text, data, images) for text in trained}
     present = world.allgather({text: paths[text].is_file() for text in trained})
     missing = [text for text in trained if not all(rank[text] for rank in present)]
@@ -150,10 +154,27 @@ def check_distinct(sets: Mapping[str, Mapping[str, Classifier]]) -> None:
 def _identity(text: str) -> tuple[str, int]:
     """Return what is the same for two ways of writing one classifier's path."""
     name, seed = parse_target(text)
-    if name.startswith("npz:"):
-        return f"npz:{Path(name.removeprefix('npz:')).resolve()}", seed
-    place, _, what = name.rpartition(":")
-    return (f"{Path(place).resolve()}:{what}" if place.endswith(".py") else name), seed
+    kind = _ready(name)
+    if kind in ("npz:", "onnx:"):
+        return f"{kind}{Path(name.removeprefix(kind)).resolve()}", seed
+    place, _, what = name.removeprefix(kind).rpartition(":")
+    return (f"{kind}{Path(place).resolve()}:{what}" if place.endswith(".py") else name), seed
+
+
+def _ready(text: str) -> str:
+    """Return how the text of a classifier with weights begins, nothing for one to be trained."""
+    return next((kind for kind in READY if text.startswith(kind)), "")
+
+
+def _check_same(ready: Mapping[str, Classifier], world: World) -> None:
+    digests = {text: weights.digest(net) for text, net in ready.items()}
+    for rank, others in enumerate(world.allgather(digests)):
+        for text, digest in digests.items():
+            if others[text] != digest:
+                raise UsageError(
+                    f"classifier {text!r} has other weights on rank {rank} than on rank {world.rank}: "
+                    "expected the same files on every machine"
+                )
 
 
 def _build(text: str, data: DataSet) -> Classifier:

@@ -149,6 +149,43 @@ def test_pretrained_weights_are_never_trained(digits, trained, cache, tmp_path) 
     assert not cache.exists()
 
 
+TORCH = """
+import torch
+
+class Net(torch.nn.Sequential):
+    def __init__(self):
+        super().__init__(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+"""
+
+
+def test_torch_modules_are_never_trained(digits, trained, cache, tmp_path) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'jigsaw[torch]'")
+    (tmp_path / "net.py").write_text(TORCH)
+    text = f"torch:{tmp_path}/net.py:Net"
+    first, again = (load_targets([text], digits, 64, World())[text] for _ in range(2))
+    assert first.frozen
+    assert weights.digest(first) == weights.digest(again)
+    assert not trained
+    assert not cache.exists()
+
+
+class Other(World):
+    """A rank whose peer brought another file."""
+
+    def allgather(self, value):
+        return [value, dict.fromkeys(value, "0" * 64)]
+
+
+def test_ranks_with_different_weights_do_not_start(digits, tmp_path) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'jigsaw[torch]'")
+    (tmp_path / "net.py").write_text(TORCH)
+    text = f"torch:{tmp_path}/net.py:Net"
+    with pytest.raises(
+        UsageError, match=r"net\.py:Net' has other weights on rank 1 than on rank 0"
+    ):
+        load_targets([text], digits, 64, Other())
+
+
 @pytest.mark.parametrize(
     ("text", "name", "seed"),
     [
@@ -181,6 +218,9 @@ def test_what_is_no_seed_is_refused(seed) -> None:
         ("vgg@7", "vgg@7"),
         ("npz:a/../net.npz", "npz:net.npz"),
         ("x/../net.py:Net", "net.py:Net@0"),
+        ("onnx:x/../net.onnx", "onnx:net.onnx"),
+        ("torch:x/../net.py:Net", "torch:net.py:Net@0"),
+        ("torch:package.module:Net", "torch:package.module:Net@0"),
     ],
 )
 def test_one_classifier_in_two_sets_is_refused_however_it_is_written(train, tune) -> None:
@@ -193,7 +233,14 @@ def test_one_classifier_in_two_sets_is_refused_however_it_is_written(train, tune
 
 @pytest.mark.parametrize(
     ("train", "tune"),
-    [("vgg", "vgg@1"), ("vgg", "vgg-w8"), ("npz:a.npz", "npz:b.npz"), ("a.py:A", "a.py:B")],
+    [
+        ("vgg", "vgg@1"),
+        ("vgg", "vgg-w8"),
+        ("npz:a.npz", "npz:b.npz"),
+        ("a.py:A", "a.py:B"),
+        ("torch:a.py:A", "a.py:A"),
+        ("torch:a.py:A", "torch:a.py:A@1"),
+    ],
 )
 def test_different_classifiers_are_different(train, tune) -> None:
     check_disjoint({"train": [train, train], "tune": [tune], "report": ["resnet8"]})
