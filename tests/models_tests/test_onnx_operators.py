@@ -134,7 +134,9 @@ def write(path: Path, kind: str, further: Any, attributes: Any, opset: int, x: n
     outputs = ["first", "last"] if kind == "Split" else ["last"]
     names = ["x", *("" if a is None else f"input.{i}" for i, a in enumerate(further))]
     arrays = [(name, a) for name, a in zip(names[1:], further, strict=True) if a is not None]
-    source = helper.make_tensor_value_info("x", helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
+    source = helper.make_tensor_value_info(
+        "x", helper.np_dtype_to_tensor_dtype(x.dtype), ["n", *x.shape[1:]]
+    )
     last = onnx.ValueInfoProto(name="last")
     integers = (kind in ("Shape", "Div") and x.dtype == np.int64) or kind == "Shape"
     types = {True: onnx.TensorProto.INT64, False: onnx.TensorProto.FLOAT}
