@@ -35,6 +35,9 @@ class Case(NamedTuple):
     batch: int
     loss: str = "margin"
     mode: str = "heads"
+    weighting: str = "mean"
+    targets: int = 2
+    placement: str = "all"
 
     @property
     def name(self) -> str:
@@ -50,7 +53,19 @@ CASES = [
     Case("batch", 7),
     Case("none", 7, "predicted"),
     Case("none", 7, "least_likely"),
+    *(Case("none", 7, "similarity", "scaled", w) for w in ("mean", "softmin", "worst", "weighted")),
+    # Two and three targets on two and four ranks: one each, groups, and more targets than ranks of a group.
+    *(Case("none", 8, "margin", "scaled", "mean", k, "dealt") for k in (1, 2, 3, 4)),
+    *(
+        Case("none", 7, "predicted", "scaled", w, 3, "dealt")
+        for w in ("softmin", "worst", "weighted")
+    ),
+    Case("batch", 7, "cross_entropy", "heads", "softmin", 3, "dealt"),
+    Case("instance", 7, "relativistic", "heads", "worst", 4, "dealt"),
+    Case("batch", 8, "distance", "heads", "weighted", 2, "dealt"),
+    Case("none", 7, "true_label", "heads", "mean", 2, "dealt"),
 ]
+TARGETS = {"plain-w4": 1, "resnet8-w4": 2, "vgg-w4": 3, "plain-w3": 4}
 
 
 def spec(case: Case) -> AttackSpec:
@@ -60,8 +75,20 @@ def spec(case: Case) -> AttackSpec:
             "arch.width": 4, "arch.downs": 1, "arch.blocks": 1, "arch.norm": case.norm,
             "loss.name": case.loss, "loss.smoothness": 0.1, "optimizer.name": "momentum",
             "optimizer.lr": 0.1, "batch.size": case.batch, "augment.diversity": 0.5,
+            "targets.weighting": case.weighting, **_boosted(case),
+            **{f"targets.weight.{text}": 1 / k for text, k in _targets(case).items()},
         }
     )  # fmt: skip
+
+
+def _boosted(case: Case) -> dict[str, object]:
+    """All boosters where there are several targets to weigh, none where there were none before."""
+    strong = {"augment.smoothing": 5, "augment.copies": 2, "augment.normalization": 0.1}
+    return {} if case.weighting == "mean" else strong
+
+
+def _targets(case: Case) -> dict[str, int]:
+    return dict(list(TARGETS.items())[: case.targets])
 
 
 def split() -> Split:
@@ -73,15 +100,16 @@ def split() -> Split:
 def results(case: Case, world: World) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the first step's gradients and the parameters after five, by name."""
     images = split()
-    nets = [
-        freeze(build(text, channels=3, classes=4, size=10, seed=seed))
-        for text, seed in (("plain-w4", 1), ("resnet8-w4", 2))
-    ]
-    targets = [(net, CleanLogits(net, images.images)) for net in nets]
+    nets = {
+        text: freeze(build(text, channels=3, classes=4, size=10, seed=seed))
+        for text, seed in _targets(case).items()
+    }
+    targets = {text: (net, CleanLogits(net, images.images)) for text, net in nets.items()}
     network = None
     for seen, _, network in train_attack(
-        spec(case), images, targets, images=STEPS * case.batch, seed=5, world=world
-    ):
+        spec(case), images, targets, images=STEPS * case.batch, seed=5, world=world,
+        placement=case.placement,
+    ):  # fmt: skip
         if seen == case.batch:
             yield from ((f"grad{name}", p.grad.copy()) for name, p in network.namedparams())
     yield from ((f"after/{name}", array) for name, array in weights.arrays(network).items())
