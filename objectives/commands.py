@@ -13,7 +13,7 @@ from models import weights
 from models.generators import AttackNetwork, build
 from models.package import load_package, save_package
 from objectives.attack import AttackObjective
-from objectives.baselines import BASELINES, baseline
+from objectives.baselines import BASELINES, baseline, is_baseline
 from objectives.evaluation import Attack, error_table, network_attack
 from objectives.retraining import Retrained, card_record, retrain
 from objectives.spec import AttackSpec
@@ -32,7 +32,6 @@ from study.world import World, mpi_world
 
 __all__ = ["evaluate", "package", "train"]
 
-_NAMED = ("noop", "random", *BASELINES)
 _folder = click.Path(file_okay=False, path_type=Path)
 
 
@@ -61,8 +60,9 @@ def evaluate(
     """Score ATTACKS on the report classifiers and report images of a study; store the table with it.
 
     \b
-    Each attack is a package folder, NAME=FOLDER, or one of noop, random, fgsm, i-fgsm, mi-fgsm
-    (which use the study's train classifiers). Runs on every rank of an MPI job.
+    Each attack is a package folder, NAME=FOLDER, or a baseline on the study's train classifiers: noop,
+    random, fgsm, pgd, or fgsm and pgd behind any of i-, mi-, di-, ti-, si-, rn-, with parameters if you
+    like: di-ti-mi-fgsm:steps=20,momentum=0.9. Runs on every rank of an MPI job.
     """
     world = mpi_world()
     opened, objective = _open(world, storage, study)
@@ -196,13 +196,13 @@ def _score(
 
 
 def _named(text: str, targets: list[Any]) -> tuple[str, Attack]:
-    if text in _NAMED:
+    if is_baseline(text):
         return text, baseline(text, targets)
     name, equals, folder = text.partition("=")
     place = Path(folder if equals else text)
     if not place.is_dir():
         raise UsageError(
-            f"attack {text!r} is neither a package folder nor one of {', '.join(_NAMED)}"
+            f"attack {text!r} is neither a package folder nor a baseline such as {', '.join(BASELINES)}"
         )
     network, _ = load_package(place)
     return (name if equals else place.name), network_attack(network)

@@ -34,6 +34,7 @@ RECOVERED = [
     ("none", "complete", ""),
     ("raise on rank 0", "fail", "rank 0: ValueError: planted on rank 0"),
     ("raise on rank 1", "fail", "rank 1: ValueError: planted on rank 1"),
+    ("raise among exchanged images on rank 1", "fail", "rank 1: ValueError: planted on rank 1"),
     ("raise on both", "fail", "rank 0: ValueError: planted on rank 0; rank 1: ValueError"),
     ("interrupt inside a collective", "fail", "rank 1: KeyboardInterrupt"),
     ("rank 1 skips a collective", "fail", "ranks diverged"),

@@ -18,6 +18,7 @@ from objectives.attack import AttackObjective, AttackSettings, _budgets
 from objectives.baselines import noop, random_sign
 from objectives.classifier import ClassifierObjective, ClassifierSpec
 from objectives.evaluation import error_rates, network_attack
+from objectives.losses import LOSSES, TRUE_LABEL_LOSSES
 from objectives.retraining import retrain
 from objectives.spec import AttackSpec
 from study.errors import TrialPruned, UsageError
@@ -135,18 +136,46 @@ def test_a_pruned_trial_stops_where_it_was_told(attack) -> None:
     assert chainer.config.train is True
 
 
-@pytest.mark.parametrize("loss", ["margin", "predicted", "least_likely"])
-@pytest.mark.parametrize("sampling", ["uniform", "small", "large"])
-def test_every_loss_and_sampling_trains(attack, loss, sampling) -> None:
-    spec = SPEC.model_copy(
-        update={
-            "loss": SPEC.loss.model_copy(update={"name": loss}),
-            "epsilon": SPEC.epsilon.model_copy(update={"sampling": sampling}),
-        }
-    )
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"loss.name": name} for name in (*LOSSES, *TRUE_LABEL_LOSSES)),
+        {"epsilon.sampling": "small"},
+        {"epsilon.sampling": "large"},
+        {"augment.smoothing": 5, "augment.copies": 2, "augment.normalization": 0.1},
+        {"targets.weighting": "softmin", "targets.temperature": 0.3},
+        {"targets.weighting": "worst"},
+        {
+            "targets.weighting": "weighted",
+            "targets.weight.plain-w8": 0.2,
+            "targets.weight.resnet8-w4": 1.0,
+        },
+    ],
+    ids=str,
+)
+def test_every_loss_sampling_booster_and_weighting_trains(attack, changes) -> None:
+    spec = AttackSpec.from_parameters(SPEC.parameters() | changes)
     report = Recorder()
     attack.evaluate(spec, World(), report)
     assert all(np.isfinite(logs["loss"]) for _, _, logs in report.calls)
+
+
+@pytest.mark.parametrize("changes", [{"loss.name": "cross_entropy"}, {"augment.smoothing": 5},
+    {"augment.copies": 2}, {"augment.normalization": 0.1}, {"targets.weighting": "worst"}])  # fmt: skip
+def test_what_is_searched_changes_what_is_learned(attack, changes) -> None:
+    spec = AttackSpec.from_parameters(SPEC.parameters() | changes)
+    plain, other = (retrain(attack, s, 0, World(), {}).network for s in (SPEC, spec))
+    assert weights.digest(plain) != weights.digest(other)
+
+
+def test_weights_of_other_targets_end_the_trial_in_one_sentence(attack) -> None:
+    spec = AttackSpec.from_parameters(
+        SPEC.parameters() | {"targets.weighting": "weighted", "targets.weight.vgg": 1.0}
+    )
+    with pytest.raises(
+        UsageError, match=r"targets\.weight names vgg; allowed: .* plain-w8, resnet8"
+    ):
+        attack.evaluate(spec, World(), Recorder())
 
 
 @pytest.mark.parametrize(
