@@ -96,7 +96,10 @@ class World:
 
     def bcast(self, value: T) -> T:
         """Return rank 0's `value` on every rank."""
-        shared: T = value if self.comm is None else self.comm.bcast(value)
+        if self.comm is None:
+            self.check("bcast")
+            return value
+        shared: T = self.comm.bcast(value)
         return shared
 
     def lead(self, action: Callable[[], T]) -> T:
@@ -136,11 +139,15 @@ class World:
 
     def allgather(self, value: T) -> list[T]:
         """Return every rank's `value`, in rank order, on every rank."""
-        return [value] if self.comm is None else self.comm.allgather(value)
+        if self.comm is None:
+            self.check("allgather")
+            return [value]
+        return cast(list[T], self.comm.allgather(value))
 
     def sum(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return the elementwise sum of `array` (same shape and dtype on every rank)."""
         if self.comm is None:
+            self.check("sum")
             return array
         total = np.empty_like(array)
         self.comm.Allreduce(np.ascontiguousarray(array), total)

@@ -132,13 +132,24 @@ class Session:
             failed = {"failure": outcome.reason, "tracebacks": tracebacks}
             self._tell(TrialState.FAIL, attributes | failed)
         if outcome.state == "interrupted":
-            # Nothing was wrong with it: whoever works on the study next begins with it.
-            self.study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
+            self._queue_again(trial)
 
-    def abandon(self, reason: str) -> None:
-        """Fail the running trial, if there is one: the job is about to end."""
-        if self._trial is not None:
-            self._tell(TrialState.FAIL, {"failure": reason})
+    def abandon(self, reason: str, *, again: bool = False) -> None:
+        """Fail the running trial, if there is one: nobody will finish it.
+
+        Args:
+            reason: why.
+            again: whether to queue its spec again.
+        """
+        if (trial := self._trial) is None:
+            return
+        self._tell(TrialState.FAIL, {"failure": reason})
+        if again:
+            self._queue_again(trial)
+
+    def _queue_again(self, trial: Trial) -> None:
+        # Nothing was wrong with it: whoever works on the study next begins with it.
+        self.study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
 
     def _running(self) -> tuple[Trial, CurveWriter]:
         if self._trial is None or self._curves is None:
