@@ -4,16 +4,18 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from study.conditions import DEFAULT_OBJECTIVE, Conditions
-from study.errors import JigsawError, TrialInterrupted, UsageError
+from study.errors import JigsawError, TrialFailed, TrialInterrupted, UsageError
 from study.objective import Objective, load_objective
 from study.options import (
     form_option,
+    hang_option,
     read_pair,
     read_point,
     read_settings,
@@ -22,6 +24,9 @@ from study.options import (
     study_argument,
     study_options,
 )
+
+if TYPE_CHECKING:
+    from study.world import World
 
 __all__ = ["jigsaw", "run"]
 
@@ -46,30 +51,61 @@ def jigsaw() -> None:
     logging.getLogger("jigsaw").setLevel(logging.INFO)
 
 
-def run(arguments: list[str], command: click.Command = jigsaw, *, quiet: bool = False) -> int:
+def run(arguments: list[str], command: click.Command = jigsaw, world: "World | None" = None) -> int:
     """Run the command line and return its exit code; known errors are one sentence on stderr.
 
     Args:
         arguments: without the program's name.
         command: the group whose verbs are known.
-        quiet: whether this is a rank whose messages rank 0 prints already.
+        world: the ranks of an MPI job, which end the command together, and of which rank 0 speaks.
     """
+    call = partial(_main, arguments, command)
     try:
-        result = command.main(arguments, prog_name="jigsaw", standalone_mode=False)
-        return result if isinstance(result, int) else 0
+        return call() if world is None else _together(world, call)
     except click.exceptions.Abort:
         return 130
-    except SystemExit:
-        # Click ends so by itself only for a reader that has seen enough: `jigsaw export STUDY | head`.
-        return 0
     except click.ClickException as error:
-        if not quiet:
-            error.show(sys.stderr)
+        error.show(sys.stderr)
         return error.exit_code
     except JigsawError as error:
-        if not quiet:
+        if world is None or world.rank == 0:
             click.echo(f"jigsaw: {error}", err=True)
         return next((code for kind, code in _CODES.items() if isinstance(error, kind)), 1)
+
+
+def _main(arguments: list[str], command: click.Command) -> int:
+    try:
+        result = command.main(arguments, prog_name="jigsaw", standalone_mode=False)
+    except SystemExit as left:
+        # Click ends so by itself only for a reader that has seen enough: `jigsaw export STUDY | head`.
+        if isinstance(left.__context__, BrokenPipeError):
+            return 0
+        raise
+    return result if isinstance(result, int) else 0
+
+
+def _together(world: "World", call: Callable[[], int]) -> int:
+    """Call on every rank; what one of them refuses ends it on all, who may wait for that rank."""
+    try:
+        code = call()
+        world.check("end of the command")
+    except TrialInterrupted:
+        raise
+    except TrialFailed as error:
+        raise error.refusal or error from None
+    except click.exceptions.Abort:
+        world.interrupted = True
+        world.check("end of the command")
+        raise
+    except click.ClickException as error:
+        return world.together(partial(_raise, UsageError(error.format_message())))
+    except JigsawError as error:
+        return world.together(partial(_raise, error))
+    return code
+
+
+def _raise(error: JigsawError) -> NoReturn:
+    raise error
 
 
 @jigsaw.command()
@@ -147,14 +183,7 @@ def create(
     show_default=True,
     help="Give up after so many failed trials in a row.",
 )
-@click.option(
-    "--hang-timeout",
-    type=click.FloatRange(0, min_open=True),
-    default=600.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="End the job when a rank waits so long for the others.",
-)
+@hang_option
 def worker(
     study: str | None,
     name: str | None,
@@ -180,7 +209,8 @@ def worker(
     if chosen is None:
         raise click.UsageError("which study? jigsaw worker STUDY")
     plan = Plan(storage, chosen, n_trials, total_trials, timeout, max_failures, wanted)
-    tally = run_worker(mpi_world(hang_timeout), plan, shown())
+    with shown() as progress:
+        tally = run_worker(mpi_world(hang_timeout), plan, progress)
     return 1 if tally.failures_in_a_row >= max_failures else 0
 
 

@@ -48,6 +48,13 @@ class TrialFailed(JigsawError):
         last = {rank: (text.strip().splitlines() or ["?"])[-1] for rank, text in failures.items()}
         super().__init__("; ".join(f"rank {rank}: {line}" for rank, line in last.items()))
 
+    @property
+    def refusal(self) -> UsageError | None:
+        """What to say instead when nothing but bad input stopped the ranks."""
+        if not self.refusals or self.refusals.keys() != self.failures.keys():
+            return None
+        return UsageError(self.refusals[min(self.refusals)])
+
 
 class TrialInterrupted(JigsawError):
     """A signal asked to stop; nothing is wrong with the trial itself."""

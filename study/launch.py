@@ -32,7 +32,7 @@ def launch(arguments: list[str], command: click.Command) -> None:
     world = mpi_world()
     try:
         share_cores(world)
-        code = run(arguments, command, quiet=world.rank != 0)
+        code = run(arguments, command, world)
     except BaseException:
         traceback.print_exc()
         world.abort(f"rank {world.rank} cannot go on")

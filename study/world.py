@@ -141,9 +141,7 @@ class World:
             except BaseException as error:
                 self.fail(error)
         except TrialFailed as failed:
-            if failed.refusals.keys() == failed.failures.keys():
-                raise UsageError(failed.refusals[min(failed.refusals)]) from None
-            raise
+            raise failed.refusal or failed from None
         return value
 
     def allgather(self, value: T) -> list[T]:
@@ -200,7 +198,8 @@ class World:
             word = self._maximum(word, call)
         failed, self.interrupted = bool(word[0]), bool(word[1])
         diverged = word[2] != -word[3]
-        if failed or diverged:
+        # Who was asked to stop may be anywhere: that is no divergence.
+        if failed or (diverged and not self.interrupted):
             self._leave(failure if failed else (f"ranks diverged: this one is at {call!r}", None))
         if self.interrupted:
             raise TrialInterrupted(f"stopped by a signal before {call!r}")

@@ -56,9 +56,9 @@ def create_study(url: str, name: str, conditions: Conditions, objective: Objecti
         raise UsageError(
             f"study {name!r} already exists in {printable(url)}; continue it with `jigsaw worker {name}`"
         ) from None
-    remember(study, conditions, objective, url)
     if objective.default:
         study.enqueue_trial(first)
+    remember(study, conditions, objective, url)
     return study
 
 
@@ -113,8 +113,9 @@ def remember(study: Study, conditions: Conditions, objective: Objective, url: st
     folder = str(Path(conditions.artifacts or artifact_folder(url)).absolute())
     kept = conditions.model_copy(update={"settings": objective.settings, "artifacts": folder})
     attributes = kept.model_dump(mode="json")
-    for key, value in attributes.items():
-        study.set_user_attr(key, value)
+    # The objective last: a worker that joins meanwhile takes a study without one for a plain study.
+    for key in sorted(attributes, key="objective".__eq__):
+        study.set_user_attr(key, attributes[key])
     kept = Conditions.model_validate(attributes)  # as every other worker will read them
     with warnings.catch_warnings():
         # Experimental since Optuna 3.2; it is how the dashboard learns what the value is called.
