@@ -93,8 +93,10 @@ class AttackObjective(Objective):
 
     @property
     def default(self) -> Mapping[str, Scalar]:
-        """The default spec's point of the search space."""
-        given = Given(AttackSpec().parameters())
+        """The default spec's point of the search space, no wider than what is searched."""
+        spec = AttackSpec()
+        width = min(spec.arch.width, self.conditions.widest)
+        given = Given({**spec.parameters(), "arch.width": width})
         self.suggest(given)
         return {name: given.values[name] for name in given.asked}
 

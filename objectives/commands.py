@@ -27,7 +27,14 @@ from study.options import form_option, hang_option, spec_option, storage_option,
 from study.search.artifacts import read_artifact
 from study.search.samplers import seed_of
 from study.search.session import engine_of
-from study.search.studies import conditions_of, find_trial, load_study, record_retrained
+from study.search.studies import (
+    conditions_of,
+    default_point,
+    find_trial,
+    load_study,
+    record_retrained,
+)
+from study.space import Given
 from study.tables import show
 from study.world import World, mpi_world
 
@@ -152,7 +159,7 @@ def train(
         raise UsageError("say what to train: --trial N, or --spec FILE")
     world = mpi_world(hang_timeout)
     opened, objective = _open(world, storage, study, images)
-    name, chosen = world.lead(lambda: _chosen(opened, objective, trial, spec))
+    name, chosen = world.lead(lambda: _chosen(opened, objective, trial, spec, world.size))
     runs = _runs(folder, seeds, objective.conditions.seed)
     world.lead(lambda: _check_folders(runs))
     with world.signals():
@@ -251,13 +258,20 @@ def _spec_of(objective: AttackObjective, trial: Any) -> AttackSpec:
 
 
 def _chosen(
-    opened: Any, objective: AttackObjective, trial: str | None, path: Path | None
+    opened: Any, objective: AttackObjective, trial: str | None, path: Path | None, ranks: int
 ) -> tuple[str, AttackSpec]:
     if path is not None:
         return str(path), decode(objective, path.read_bytes())
     if trial == "default":
-        return "default", AttackSpec()
+        conditions = conditions_of(opened) or Conditions()
+        return "default", objective.suggest(Given(default_point(objective, conditions.fixed)))
     found = find_trial(opened, str(trial))
+    if (before := found.user_attrs.get("ranks", ranks)) != ranks:
+        click.echo(
+            f"trial {found.number} was trained on {before} ranks and this job has {ranks}: its weights come "
+            f"back bit for bit only from mpiexec -n {before} python -m study train ..",
+            err=True,
+        )
     return f"trial {found.number}", _spec_of(objective, found)
 
 

@@ -4,14 +4,13 @@ import json
 import logging
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 import click
 
 from study.conditions import DEFAULT_OBJECTIVE, Conditions
-from study.errors import JigsawError, TrialFailed, TrialInterrupted, UsageError
+from study.errors import UsageError
 from study.objective import Objective, load_objective
 from study.options import (
     form_option,
@@ -25,12 +24,7 @@ from study.options import (
     study_options,
 )
 
-if TYPE_CHECKING:
-    from study.world import World
-
-__all__ = ["jigsaw", "run"]
-
-_CODES = {UsageError: 2, TrialInterrupted: 130}
+__all__ = ["jigsaw"]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -49,63 +43,6 @@ def jigsaw() -> None:
     """
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
     logging.getLogger("jigsaw").setLevel(logging.INFO)
-
-
-def run(arguments: list[str], command: click.Command = jigsaw, world: "World | None" = None) -> int:
-    """Run the command line and return its exit code; known errors are one sentence on stderr.
-
-    Args:
-        arguments: without the program's name.
-        command: the group whose verbs are known.
-        world: the ranks of an MPI job, which end the command together, and of which rank 0 speaks.
-    """
-    call = partial(_main, arguments, command)
-    try:
-        return call() if world is None else _together(world, call)
-    except click.exceptions.Abort:
-        return 130
-    except click.ClickException as error:
-        error.show(sys.stderr)
-        return error.exit_code
-    except JigsawError as error:
-        if world is None or world.rank == 0:
-            click.echo(f"jigsaw: {error}", err=True)
-        return next((code for kind, code in _CODES.items() if isinstance(error, kind)), 1)
-
-
-def _main(arguments: list[str], command: click.Command) -> int:
-    try:
-        result = command.main(arguments, prog_name="jigsaw", standalone_mode=False)
-    except SystemExit as left:
-        # Click ends so by itself only for a reader that has seen enough: `jigsaw export STUDY | head`.
-        if isinstance(left.__context__, BrokenPipeError):
-            return 0
-        raise
-    return result if isinstance(result, int) else 0
-
-
-def _together(world: "World", call: Callable[[], int]) -> int:
-    """Call on every rank; what one of them refuses ends it on all, who may wait for that rank."""
-    try:
-        code = call()
-        world.check("end of the command")
-    except TrialInterrupted:
-        raise
-    except TrialFailed as error:
-        raise error.refusal or error from None
-    except click.exceptions.Abort:
-        world.interrupted = True
-        world.check("end of the command")
-        raise
-    except click.ClickException as error:
-        return world.together(partial(_raise, UsageError(error.format_message())))
-    except JigsawError as error:
-        return world.together(partial(_raise, error))
-    return code
-
-
-def _raise(error: JigsawError) -> NoReturn:
-    raise error
 
 
 @jigsaw.command()
@@ -275,17 +212,12 @@ def export(study: str, storage: str, curves: bool, form: Any) -> None:
 @spec_option('A JSON file of parameters: {"loss.name": "margin"}.')
 def enqueue(study: str, storage: str, values: tuple[str, ...], spec: Path | None) -> None:
     """Queue a point of STUDY's search space; what is left out takes the objective's default."""
-    from study.search.studies import conditions_of, load_study
     from study.search.studies import enqueue as queue
+    from study.search.studies import load_study
 
     loaded = load_study(storage, study)
-    conditions = conditions_of(loaded)
-    if conditions is None:
-        raise UsageError(
-            f"study {study!r} names no objective yet; run `jigsaw worker {study} --objective NAME` once"
-        )
     point = read_point(spec) | dict(read_pair(text) for text in values)
-    queue(loaded, load_objective(conditions.objective, conditions.settings), point)
+    queue(loaded, _objective_of(loaded), point)
     click.echo(f"queued in {study}", err=True)
 
 
@@ -321,11 +253,12 @@ def space(
     """Print the search space of STUDY, or of an objective, as a tree."""
     import pandas as pd
 
+    from study.search.studies import load_study
     from study.space import describe, walk
     from study.tables import show, show_space
 
     found = (
-        _objective_of(storage, study)
+        _objective_of(load_study(storage, study))
         if study
         else load_objective(objective, read_settings(settings))
     )
@@ -349,12 +282,15 @@ def environment(form: Any) -> None:
     show(pd.DataFrame(environment_rows()), form, "environment")
 
 
-def _objective_of(storage: str, study: str) -> Objective:
-    from study.search.studies import conditions_of, load_study
+def _objective_of(loaded: Any) -> Objective:
+    from study.search.studies import conditions_of
 
-    conditions = conditions_of(load_study(storage, study))
+    conditions = conditions_of(loaded)
     if conditions is None:
-        raise UsageError(f"study {study!r} names no objective; use --objective")
+        name = loaded.study_name
+        raise UsageError(
+            f"study {name!r} names no objective yet; run `jigsaw worker {name} --objective NAME` once"
+        )
     return load_objective(conditions.objective, conditions.settings)
 
 

@@ -62,7 +62,7 @@ _CONDITIONS = (
     click.option(
         "--seed",
         type=click.IntRange(0, 2**31 - 1),
-        help="Seed of the whole study.  [default: 0]",
+        help="Seed of what is sampled, and of training unless --set seed=.. differs.  [default: 0]",
     ),
 )
 

@@ -295,3 +295,21 @@ def test_bad_classifier_specs_are_explained(classifier, fields, said) -> None:
     with pytest.raises(UsageError) as raised:
         decode(classifier, json.dumps(fields).encode())
     assert str(raised.value) == said
+
+
+def test_a_classifier_study_wants_one_rank(classifier) -> None:
+    world = World()
+    world.size = 2
+    with pytest.raises(UsageError, match="trained on one rank, and this job has 2; start as many"):
+        classifier.prepare(world)
+
+
+@pytest.mark.parametrize(("widest", "width"), [(8, 8), (16, 16), (128, 16)])
+def test_the_default_is_no_wider_than_what_is_searched(widest, width) -> None:
+    objective = AttackObjective(**TINY, widest=widest)
+    assert objective.default["arch.width"] == width
+    spec = objective.suggest(Given(objective.default))
+    default = AttackSpec()
+    assert spec == default.model_copy(
+        update={"arch": default.arch.model_copy(update={"width": width})}
+    )

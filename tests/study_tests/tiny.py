@@ -83,6 +83,18 @@ class Refusing(Tiny):
         raise RuntimeError("no such spec")
 
 
+class Seeded(Tiny):
+    """Has a seed of its own."""
+
+    def __init__(self, seed: int = 7) -> None:
+        super().__init__()
+        self.seed = seed
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"seed": self.seed}
+
+
 class SignalledAsking(Tiny):
     """A signal comes while a trial is asked for, not while the space is looked at."""
 
