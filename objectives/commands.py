@@ -208,10 +208,8 @@ def _score(
     # Whatever is measured is read beside doing nothing and random noise.
     named = dict(_named(text, targets) for text in ("noop", "random", *attacks))
     judges = {text: nets[text] for text in given.report}
-    # Evenly spaced, because data sets are often sorted by class.
-    count = min(images or len(split.labels), len(split.labels))
-    chosen = np.linspace(0, len(split.labels) - 1, count).astype(int)
-    return error_table(named, judges, split.images[chosen], split.labels[chosen], grid, world)
+    chosen = split.evenly(min(images or len(split.labels), len(split.labels)))
+    return error_table(named, judges, chosen.images, chosen.labels, grid, world)
 
 
 def _named(text: str, targets: list[Any]) -> tuple[str, Attack]:

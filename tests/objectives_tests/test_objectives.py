@@ -22,7 +22,7 @@ from objectives.retraining import retrain
 from objectives.spec import AttackSpec
 from study.errors import TrialPruned, UsageError
 from study.objective import Objective, Result, decode, encode, load_objective
-from study.space import Given, check_point
+from study.space import Given, fill_point
 from study.world import World
 
 TINY = {
@@ -207,7 +207,7 @@ def test_settings_build_the_same_objective_again(kind: type[Objective], settings
 @pytest.mark.parametrize(("kind", "settings"), OBJECTIVES)
 def test_the_default_is_a_point_of_the_space_and_survives_json(kind, settings) -> None:
     objective = kind(**settings)
-    point = check_point(objective.suggest, objective.default)
+    point = fill_point(objective.suggest, objective.default, {})
     spec = objective.suggest(Given(point))
     assert decode(objective, encode(objective, spec)) == spec
 

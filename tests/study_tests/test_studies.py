@@ -24,7 +24,7 @@ from study.search.studies import (
     record_retrained,
     study_names,
 )
-from study.space import check_point
+from study.space import fill_point
 from tests.study_tests.tiny import HERE, Tiny
 
 Create = Callable[..., Study]
@@ -78,7 +78,7 @@ def test_trial_0_keeps_to_what_is_fixed(
     assert queued(study) == [first]
     drawn = point(study)
     assert first.items() <= drawn.items()
-    assert check_point(Tiny().suggest, drawn) == drawn
+    assert fill_point(Tiny().suggest, drawn, {}) == drawn
 
 
 def test_without_a_default_the_sampler_begins(create: Create) -> None:
