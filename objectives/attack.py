@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import chainer
 import chainer.functions as F
@@ -98,8 +98,10 @@ class AttackObjective(Objective):
 
     @property
     def default(self) -> Mapping[str, Scalar]:
-        """The default spec's point of the search space."""
-        given = Given(AttackSpec().parameters())
+        """The default spec's point of the search space, no wider than what is searched."""
+        parameters = AttackSpec().parameters()
+        width = min(cast(int, parameters["arch.width"]), self.conditions.widest)
+        given = Given({**parameters, "arch.width": width})
         self.suggest(given)
         return {name: given.values[name] for name in given.asked}
 
@@ -186,9 +188,8 @@ class AttackObjective(Objective):
             raise UsageError(
                 f"tune_images is {count}, and {self.conditions.data} has {len(tune.labels)} tune images"
             )
-        # Evenly spaced, because data sets are often sorted by class.
-        chosen = np.linspace(0, len(tune.labels) - 1, count).astype(int)
-        return tune.images[chosen], tune.labels[chosen]
+        chosen = tune.evenly(count)
+        return chosen.images, chosen.labels
 
     def _result(self, network: AttackNetwork, errors: NDArray[np.float64]) -> Result:
         images, _ = self._tune_images()

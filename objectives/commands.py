@@ -1,6 +1,7 @@
 """Verbs that know attack studies: `evaluate`, `package`, `train`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pandas as pd
 
 from models import weights
 from models.generators import AttackNetwork, build
-from models.package import load_package, save_package
+from models.package import check_folder, load_package, save_package
 from objectives.attack import AttackObjective
 from objectives.baselines import BASELINES, baseline, is_baseline
 from objectives.evaluation import Attack, error_table, network_attack
@@ -22,11 +23,18 @@ from study.conditions import Conditions
 from study.errors import UsageError
 from study.evaluations import read_evaluations, save_evaluations
 from study.objective import decode, load_objective
-from study.options import form_option, spec_option, storage_option, study_argument
+from study.options import form_option, hang_option, spec_option, storage_option, study_argument
 from study.search.artifacts import read_artifact
 from study.search.samplers import seed_of
 from study.search.session import engine_of
-from study.search.studies import conditions_of, find_trial, load_study, record_retrained
+from study.search.studies import (
+    conditions_of,
+    default_point,
+    find_trial,
+    load_study,
+    record_retrained,
+)
+from study.space import Given
 from study.tables import show
 from study.world import World, mpi_world
 
@@ -47,6 +55,7 @@ _folder = click.Path(file_okay=False, path_type=Path)
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the table there too.",
 )
+@hang_option
 @form_option
 def evaluate(
     attacks: tuple[str, ...],
@@ -55,6 +64,7 @@ def evaluate(
     images: int | None,
     epsilons: str | None,
     path: Path | None,
+    hang_timeout: float,
     form: Any,
 ) -> None:
     """Score ATTACKS on the report classifiers and report images of a study; store the table with it.
@@ -64,15 +74,20 @@ def evaluate(
     random, fgsm, pgd, or fgsm and pgd behind any of i-, mi-, di-, ti-, si-, rn-, with parameters if you
     like: di-ti-mi-fgsm:steps=20,momentum=0.9. Runs on every rank of an MPI job.
     """
-    world = mpi_world()
+    world = mpi_world(hang_timeout)
     opened, objective = _open(world, storage, study)
     grid = _budgets(epsilons) or objective.conditions.epsilons
-    table = _score(objective, attacks, world, images, grid)
-    if opened is not None:
+    world.lead(lambda: _check_csv(path))
+    with world.signals():
+        table = _score(objective, attacks, world, images, grid)
+
+    def keep() -> None:
         save_evaluations(engine_of(opened), study, table)
         if path:
             table.to_csv(path, index=False)
         show(table, form, f"error rates on the report set of {study}")
+
+    world.lead(keep)
 
 
 @click.command()
@@ -122,6 +137,7 @@ def package(study: str, folder: Path, storage: str, trial: str) -> None:
     type=click.IntRange(1),
     help="Train on so many images.  [default: the study's budget]",
 )
+@hang_option
 def train(
     study: str,
     folder: Path,
@@ -130,6 +146,7 @@ def train(
     spec: Path | None,
     seeds: int | None,
     images: int | None,
+    hang_timeout: float,
 ) -> None:
     """Train a spec again under STUDY's conditions; write packages to FOLDER, or FOLDER-1, FOLDER-2, ..
 
@@ -140,14 +157,15 @@ def train(
     """
     if (trial is None) == (spec is None):
         raise UsageError("say what to train: --trial N, or --spec FILE")
-    world = mpi_world()
+    world = mpi_world(hang_timeout)
     opened, objective = _open(world, storage, study, images)
-    name, chosen = world.lead(lambda: _chosen(opened, objective, trial, spec))
+    name, chosen = world.lead(lambda: _chosen(opened, objective, trial, spec, world.size))
+    runs = _runs(folder, seeds, objective.conditions.seed)
+    world.lead(lambda: _check_folders(runs))
     with world.signals():
-        for place, seed in _runs(folder, seeds, objective.conditions.seed):
+        for place, seed in runs:
             again = retrain(objective, chosen, seed, world, {"study": study, "from": name})
-            if opened is not None:
-                _keep(opened, again, place)
+            world.lead(partial(_keep, opened, again, place))
 
 
 def _open(
@@ -187,12 +205,11 @@ def _score(
     )
     check_distinct({s: objective.classifiers_of(s, nets) for s in ("train", "tune", "report")})
     targets = [nets[text] for text in given.train]
-    named = dict(_named(text, targets) for text in attacks)
+    # Whatever is measured is read beside doing nothing and random noise.
+    named = dict(_named(text, targets) for text in ("noop", "random", *attacks))
     judges = {text: nets[text] for text in given.report}
-    # Evenly spaced, because data sets are often sorted by class.
-    count = min(images or len(split.labels), len(split.labels))
-    chosen = np.linspace(0, len(split.labels) - 1, count).astype(int)
-    return error_table(named, judges, split.images[chosen], split.labels[chosen], grid, world)
+    chosen = split.evenly(min(images or len(split.labels), len(split.labels)))
+    return error_table(named, judges, chosen.images, chosen.labels, grid, world)
 
 
 def _named(text: str, targets: list[Any]) -> tuple[str, Attack]:
@@ -206,6 +223,20 @@ def _named(text: str, targets: list[Any]) -> tuple[str, Attack]:
         )
     network, _ = load_package(place)
     return (name if equals else place.name), network_attack(network)
+
+
+def _check_folders(runs: Iterable[tuple[Path, int]]) -> None:
+    """Say before hours of training that a package has no place to go."""
+    for place, _ in runs:
+        check_folder(place)
+
+
+def _check_csv(path: Path | None) -> None:
+    """Say before hours of scoring that the table has no place to go."""
+    if path is not None and not path.parent.is_dir():
+        raise UsageError(
+            f"--csv {str(path)!r}: its folder does not exist; create it, or name another"
+        )
 
 
 def _budgets(text: str | None) -> tuple[int, ...]:
@@ -225,13 +256,20 @@ def _spec_of(objective: AttackObjective, trial: Any) -> AttackSpec:
 
 
 def _chosen(
-    opened: Any, objective: AttackObjective, trial: str | None, path: Path | None
+    opened: Any, objective: AttackObjective, trial: str | None, path: Path | None, ranks: int
 ) -> tuple[str, AttackSpec]:
     if path is not None:
         return str(path), decode(objective, path.read_bytes())
     if trial == "default":
-        return "default", AttackSpec()
+        conditions = conditions_of(opened) or Conditions()
+        return "default", objective.suggest(Given(default_point(objective, conditions.fixed)))
     found = find_trial(opened, str(trial))
+    if (before := found.user_attrs.get("ranks", ranks)) != ranks:
+        click.echo(
+            f"trial {found.number} was trained on {before} ranks and this job has {ranks}: its weights come "
+            f"back bit for bit only from mpiexec -n {before} python -m study train ..",
+            err=True,
+        )
     return f"trial {found.number}", _spec_of(objective, found)
 
 

@@ -3,7 +3,8 @@
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
@@ -29,6 +30,8 @@ __all__ = [
 ]
 
 _DEFAULT_SEED = 0
+# Training images between two places where ranks meet.
+_TOGETHER = 512
 _LOG = logging.getLogger("jigsaw.targets")
 
 
@@ -63,8 +66,8 @@ def load_targets(
 ) -> dict[str, Classifier]:
     """Return frozen classifiers by their text, training those this machine has never trained.
 
-    What is missing is dealt out: each rank trains its share alone, then all exchange weights, so ranks
-    need no shared file system.
+    What is missing is dealt out: in each round every rank trains one alone, then all exchange weights, so
+    ranks need no shared file system.
 
     Args:
         texts: classifiers, such as `resnet8`, `vgg@1` or `npz:PATH`.
@@ -82,9 +85,11 @@ def load_targets(
     paths = {text: _path(text, data, images) for text in trained}
     present = world.allgather({text: paths[text].is_file() for text in trained})
     missing = [text for text in trained if not all(rank[text] for rank in present)]
-    for text in missing[world.rank :: world.size]:
-        _LOG.info("training classifier %s on %d images of %s", text, images, data.name)
-        nets[text].copyparams(_train_alone(text, data, images))
+    for first in range(0, len(missing), world.size):
+        mine = missing[first + world.rank : first + world.rank + 1]
+        for text in mine:
+            _LOG.info("training classifier %s on %d images of %s", text, images, data.name)
+        _train_round(mine, nets, data, images, world)
     _exchange(missing, nets, world)
     for text in trained:
         _keep(text, nets[text], paths[text], text in missing)
@@ -183,10 +188,30 @@ def _build(text: str, data: DataSet) -> Classifier:
     return build(name, channels=shape[1], classes=len(data.classes), size=shape[2], seed=seed)
 
 
-def _train_alone(text: str, data: DataSet, images: int) -> Classifier:
-    name, seed = parse_target(text)
-    *_, (_, trained) = train_classifier(_spec(name), data, images, seed, World())
-    return trained
+def _train_round(
+    mine: Sequence[str], nets: Mapping[str, Classifier], data: DataSet, images: int, world: World
+) -> None:
+    """Train at most one classifier alone; ranks without one stop at the same places all the same.
+
+    Only what all ranks do together hears a signal, learns of an error elsewhere, and shows that a rank
+    that waits waits for something.
+    """
+    with closing(_training(mine, nets, data, images)) as training:
+        for seen in range(0, images, _TOGETHER):
+            world.check(f"training of classifiers at {seen} images")
+            for reached in training:
+                if seen + _TOGETHER <= reached < images:
+                    break
+
+
+def _training(
+    mine: Sequence[str], nets: Mapping[str, Classifier], data: DataSet, images: int
+) -> Generator[int]:
+    for text in mine:
+        name, seed = parse_target(text)
+        for update in train_classifier(_spec(name), data, images, seed, World()):
+            yield update[0]
+        nets[text].copyparams(update[1])
 
 
 def _exchange(missing: Sequence[str], nets: Mapping[str, Classifier], world: World) -> None:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from study.errors import UsageError
 from study.objective import Objective, Report, Result
 from study.space import Suggester
 from study.world import World
@@ -29,6 +30,10 @@ class FaultyObjective(Objective):
     """Counts to ten on every rank, unless told to fail."""
 
     direction: ClassVar[Any] = "maximize"
+
+    def prepare(self, world: World) -> None:
+        if os.environ.get("UNPREPARED") == str(world.rank):
+            raise UsageError("x is 3; allowed: 1, 2")
 
     def suggest(self, trial: Suggester) -> dict[str, Any]:
         return {"fault": trial.suggest_categorical("fault", FAULTS)}

@@ -133,6 +133,13 @@ def test_bad_input_is_one_sentence_from_rank_0_and_exit_code_2(url: str, tmp_pat
     assert done.err.strip() == f"jigsaw: study 'other' is not in {url}; there are: s"
 
 
+def test_bad_input_found_while_preparing_is_one_sentence_too(url: str, tmp_path: Path) -> None:
+    queue(url, "none")
+    done = mpi(2, *WORKER, "--storage", url, cwd=tmp_path, UNPREPARED="1")
+    assert done.code == 2
+    assert done.err.strip().splitlines() == ["joined study s", "jigsaw: x is 3; allowed: 1, 2"]
+
+
 def test_too_many_failures_in_a_row_end_the_worker_with_exit_code_1(
     url: str, tmp_path: Path
 ) -> None:

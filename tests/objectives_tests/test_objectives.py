@@ -23,7 +23,7 @@ from objectives.retraining import retrain
 from objectives.spec import AttackSpec
 from study.errors import TrialPruned, UsageError
 from study.objective import Objective, Result, decode, encode, load_objective
-from study.space import Given, check_point
+from study.space import Given, fill_point
 from study.world import World
 
 TINY = {
@@ -236,7 +236,7 @@ def test_settings_build_the_same_objective_again(kind: type[Objective], settings
 @pytest.mark.parametrize(("kind", "settings"), OBJECTIVES)
 def test_the_default_is_a_point_of_the_space_and_survives_json(kind, settings) -> None:
     objective = kind(**settings)
-    point = check_point(objective.suggest, objective.default)
+    point = fill_point(objective.suggest, objective.default, {})
     spec = objective.suggest(Given(point))
     assert decode(objective, encode(objective, spec)) == spec
 
@@ -324,3 +324,21 @@ def test_bad_classifier_specs_are_explained(classifier, fields, said) -> None:
     with pytest.raises(UsageError) as raised:
         decode(classifier, json.dumps(fields).encode())
     assert str(raised.value) == said
+
+
+def test_a_classifier_study_wants_one_rank(classifier) -> None:
+    world = World()
+    world.size = 2
+    with pytest.raises(UsageError, match="trained on one rank, and this job has 2; start as many"):
+        classifier.prepare(world)
+
+
+@pytest.mark.parametrize(("widest", "width"), [(8, 8), (16, 16), (128, 16)])
+def test_the_default_is_no_wider_than_what_is_searched(widest, width) -> None:
+    objective = AttackObjective(**TINY, widest=widest)
+    assert objective.default["arch.width"] == width
+    spec = objective.suggest(Given(objective.default))
+    default = AttackSpec()
+    assert spec == default.model_copy(
+        update={"arch": default.arch.model_copy(update={"width": width})}
+    )

@@ -15,6 +15,7 @@ from models.classifiers import build, freeze
 from models.pixels import to_unit
 from objectives import targets
 from objectives.boosters import flip
+from objectives.classifier import ClassifierSpec, train_classifier
 from objectives.data import DataSet, Split
 from objectives.targets import (
     CleanLogits,
@@ -23,7 +24,7 @@ from objectives.targets import (
     load_targets,
     parse_target,
 )
-from study.errors import DataError, UsageError
+from study.errors import DataError, TrialInterrupted, UsageError
 from study.world import World
 
 TEXT = "plain-w2"
@@ -50,13 +51,13 @@ class Net(chainer.Chain):
 @pytest.fixture
 def trained(monkeypatch) -> list[str]:
     """The classifiers that were really trained, in order."""
-    found, train = [], targets._train_alone
+    found, train = [], targets.train_classifier
 
-    def count(text, data, images):
-        found.append(text)
-        return train(text, data, images)
+    def count(spec, data, images, seed, world):
+        found.append(f"{spec.classifier}@{seed}" if seed else spec.classifier)
+        return train(spec, data, images, seed, world)
 
-    monkeypatch.setattr(targets, "_train_alone", count)
+    monkeypatch.setattr(targets, "train_classifier", count)
     return found
 
 
@@ -70,6 +71,26 @@ def test_the_second_call_loads_the_same_bits(digits, trained, cache) -> None:
     assert trained == [TEXT]
     assert weights.digest(first[TEXT]) == weights.digest(again[TEXT])
     assert re.fullmatch(r"plain-w2-[0-9a-f]{16}\.npz", *files(cache))
+
+
+@pytest.mark.parametrize("images", [64, 512, 700, 1100])
+def test_ranks_meet_while_they_train_and_nothing_is_lost(digits, images) -> None:
+    met, world = [], World()
+    world.check = met.append
+    net = load_targets([TEXT], digits, images, world)[TEXT]
+    spec = ClassifierSpec(classifier=TEXT)
+    *_, (_, alone) = train_classifier(spec, digits, images, 0, World())
+    assert weights.digest(net) == weights.digest(alone)
+    meetings = [call for call in met if call.startswith("training of classifiers")]
+    assert meetings == [f"training of classifiers at {at} images" for at in range(0, images, 512)]
+
+
+def test_a_signal_is_heard_while_classifiers_train(digits, cache) -> None:
+    world = World()
+    world.interrupted = True
+    with pytest.raises(TrialInterrupted):
+        load_targets([TEXT], digits, 2048, world)
+    assert not cache.exists()
 
 
 def test_training_is_a_function_of_what_names_the_file(digits, trained, cache) -> None:
