@@ -3,7 +3,7 @@ PYTHON ?= python3
 MPI    ?= mpich
 # PyTorch's kernels are tested too, unless it says `make test TORCH=`.
 TORCH  ?= torch
-VENV   ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
+VENV   ?= .venv$(addprefix -,$(notdir $(filter-out python3,$(PYTHON))))$(addprefix -,$(filter-out mpich,$(MPI)))
 RUN    := $(VENV)/bin
 comma  := ,
 # One thread per rank: two ranks on two cores must not fight over them.

@@ -45,7 +45,7 @@ def ours(
     split = Split(pixels, np.zeros(len(pixels), np.int32))
     target = freeze(build("resnet20-w16-s1", channels=3, classes=10, size=32, seed=SEED))
     steps = train_attack(
-        spec, split, [(target, CleanLogits(target, pixels))],
+        spec, split, {"resnet20": (target, CleanLogits(target, pixels))},
         images=10**9, seed=SEED, world=world or World(),
     )  # fmt: skip
     while True:

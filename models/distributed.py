@@ -1,9 +1,12 @@
 """The one door to ChainerMN: its communicator over the world's guarded collectives, and what uses it."""
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import chainer
 import chainermn
+import chainermn.functions
 import numpy as np
 from chainermn.communicators.mpi_communicator_base import MpiCommunicatorBase
 from mpi4py import MPI
@@ -12,7 +15,14 @@ from numpy.typing import NDArray
 from models import compatibility, kernels
 from study.world import World
 
-__all__ = ["batch_normalization", "communicator", "distribute"]
+__all__ = [
+    "allgather",
+    "alltoall",
+    "batch_normalization",
+    "communicator",
+    "distribute",
+    "group_communicator",
+]
 
 compatibility.apply_to_chainermn()
 
@@ -66,6 +76,36 @@ class PackedCommunicator(MpiCommunicatorBase):  # type: ignore[misc]
 def communicator(world: World) -> PackedCommunicator | None:
     """Return a ChainerMN communicator over all ranks of the world, or None for one rank."""
     return None if world.comm is None else PackedCommunicator(world.comm, world)
+
+
+@lru_cache(maxsize=8)  # MPI has few communicators, and a worker trains many trials
+def group_communicator(world: World, size: int) -> PackedCommunicator:
+    """Return a communicator over this rank's group: `size` ranks in a row, a divisor of the world's."""
+    return communicator(world).split(world.rank // size, world.rank)  # type: ignore[union-attr, no-any-return]
+
+
+def allgather(x: chainer.Variable, comm: PackedCommunicator) -> tuple[chainer.Variable, ...]:
+    """Return every rank's `x`, in rank order; backward adds the gradients that all ranks have for one's own.
+
+    Args:
+        x: shapes may differ between ranks; of one dtype.
+        comm: the ranks; all of them call, and go backward, together.
+    """
+    gathered: tuple[chainer.Variable, ...] = chainermn.functions.allgather(comm, x)
+    return gathered
+
+
+def alltoall(
+    parts: Sequence[chainer.Variable], comm: PackedCommunicator
+) -> tuple[chainer.Variable, ...]:
+    """Send part k to rank k, and return what each rank sent here; backward sends gradients the other way.
+
+    Args:
+        parts: one for each rank, of any shapes and one dtype.
+        comm: the ranks; all of them call, and go backward, together.
+    """
+    received: tuple[chainer.Variable, ...] = chainermn.functions.alltoall(comm, tuple(parts))
+    return received
 
 
 def distribute(

@@ -8,9 +8,9 @@ It loads with no database, no data set and no MPI.
 """
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,9 +20,10 @@ from models.generators import AttackNetwork, Epsilons, build, parse_arch
 from study.errors import DataError, UsageError
 from study.objective import explain
 
-__all__ = ["Card", "load_package", "save_package"]
+__all__ = ["Card", "check_folder", "load_package", "save_package"]
 
 _FORMAT = 1
+_FILES = frozenset(("CARD.md", "package.json", "weights.npz"))
 
 
 class Card(BaseModel):
@@ -49,6 +50,18 @@ class Card(BaseModel):
     errors: list[dict[str, Any]] = []
 
 
+def check_folder(folder: Path) -> None:
+    """Check that a package may be written to `folder`: nothing stands there, or a package and nothing else.
+
+    Raises:
+        UsageError: something stands there that must not be replaced.
+    """
+    if folder.exists() and not _is_package(folder):
+        raise UsageError(
+            f"package folder {str(folder)!r} exists and is no attack package; name another"
+        )
+
+
 def save_package(
     folder: Path,
     network: AttackNetwork,
@@ -64,26 +77,24 @@ def save_package(
         errors: measured error rates, as JSON rows.
 
     Raises:
-        UsageError: the folder exists and is no attack package.
+        UsageError: the folder exists and is not an attack package alone.
     """
-    if folder.exists() and not (folder / "package.json").is_file():
-        raise UsageError(
-            f"package folder {str(folder)!r} exists and is no attack package; name another"
-        )
+    folder = folder.resolve()
+    check_folder(folder)
     card = Card(
         arch=network.arch.model_dump(), epsilons=Epsilons.model_validate(_budgets(network)),
         channels=network.channels, weights=weights.digest(network), record=dict(record), errors=errors or [],
     )  # fmt: skip
     folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = folder.with_name(folder.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    weights.save(fresh / "weights.npz", network)
-    (fresh / "package.json").write_text(card.model_dump_json(indent=1) + "\n")
-    (fresh / "CARD.md").write_text(_markdown(card, network))
-    if folder.exists():
-        shutil.rmtree(folder)
-    fresh.rename(folder)
+    with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
+        fresh = Path(beside, "new")
+        fresh.mkdir()
+        weights.save(fresh / "weights.npz", network)
+        (fresh / "package.json").write_text(card.model_dump_json(indent=1) + "\n")
+        (fresh / "CARD.md").write_text(_markdown(card, network))
+        if folder.exists():
+            folder.rename(Path(beside, "old"))
+        fresh.rename(folder)
     return card
 
 
@@ -96,7 +107,7 @@ def load_package(folder: Path) -> tuple[AttackNetwork, Card]:
     path = folder / "package.json"
     if not path.is_file():
         raise DataError(
-            f"package {str(folder)!r} has no package.json; expected a folder made by `jigsaw best --package`"
+            f"package {str(folder)!r} has no package.json; expected a folder made by `jigsaw package STUDY FOLDER`"
         )
     card = _read_card(path)
     network = build(parse_arch(card.arch), card.epsilons, channels=card.channels, seed=0)
@@ -104,6 +115,16 @@ def load_package(folder: Path) -> tuple[AttackNetwork, Card]:
     if weights.digest(network) != card.weights:
         raise DataError(f"package {str(folder)!r}: weights.npz is not what package.json describes")
     return network, card
+
+
+def _is_package(folder: Path) -> bool:
+    if not folder.is_dir() or {path.name for path in folder.iterdir()} - _FILES:
+        return False
+    try:
+        _read_card(folder / "package.json")
+    except (DataError, OSError):
+        return False
+    return True
 
 
 def _read_card(path: Path) -> Card:

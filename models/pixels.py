@@ -7,6 +7,8 @@ to the budget again, in integers, where the law |x' - x| <= epsilon is exact.
 import numpy as np
 from numpy.typing import NDArray
 
+from study.errors import DataError
+
 __all__ = ["to_bytes", "to_unit", "within_budget"]
 
 
@@ -17,7 +19,16 @@ def to_unit(images: NDArray[np.integer]) -> NDArray[np.float32]:
 
 
 def to_bytes(images: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Round images in [0, 1] to the nearest of 256 levels; what lies outside is clipped."""
+    """Round images in [0, 1] to the nearest of 256 levels; what lies outside is clipped.
+
+    Raises:
+        DataError: a value is nan or infinite, which a byte cannot say: nan would pass for black.
+    """
+    if not np.isfinite(images).all():
+        raise DataError(
+            "images hold values that are nan or infinite; allowed: numbers (a network that makes others "
+            "has diverged)"
+        )
     rounded: NDArray[np.uint8] = np.rint(np.clip(images, 0, 1) * 255).astype(np.uint8)
     return rounded
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import chainer
+import chainer.functions as F
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -12,11 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from models import weights
 from models.classifiers import Classifier
 from models.generators import AttackNetwork, build
-from models.pixels import to_unit
-from objectives.boosters import flip, resize_and_pad
+from objectives.boosters import views
 from objectives.data import DataSet, Split, load
+from objectives.ensemble import Originals, Target, combine, image_losses
 from objectives.evaluation import error_rates, network_attack
-from objectives.losses import attack_loss, total_variation
+from objectives.groups import Group, Placement, group_of, target_losses
+from objectives.losses import total_variation
 from objectives.pictures import examples_png
 from objectives.spec import AttackSpec, suggest
 from objectives.targets import CleanLogits, check_disjoint, check_distinct, load_targets
@@ -44,6 +46,8 @@ class AttackSettings(BaseModel):
         widest: the largest `arch.width` searched, a multiple of 8, 8..128: most of a trial's cost.
         classifier_images: images each classifier of the sets is trained on, >= 1.
         seed: of initial weights and training, >= 0.
+        placement: `all`: each rank of a job computes every train classifier on its own images; `dealt`:
+            some of them on the images of several ranks. Trials learn the same, beyond rounding.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +63,7 @@ class AttackSettings(BaseModel):
     widest: int = Field(16, ge=8, le=128, multiple_of=8)
     classifier_images: int = Field(16000, ge=1)
     seed: int = Field(0, ge=0)
+    placement: Placement = "all"
 
     @field_validator("train", "tune", "report", "epsilons", mode="before")
     @classmethod
@@ -93,8 +98,10 @@ class AttackObjective(Objective):
 
     @property
     def default(self) -> Mapping[str, Scalar]:
-        """The default spec's point of the search space."""
-        given = Given(AttackSpec().parameters())
+        """The default spec's point of the search space, no wider than what is searched."""
+        parameters = AttackSpec().parameters()
+        width = min(cast(int, parameters["arch.width"]), self.conditions.widest)
+        given = Given({**parameters, "arch.width": width})
         self.suggest(given)
         return {name: given.values[name] for name in given.asked}
 
@@ -144,7 +151,7 @@ class AttackObjective(Objective):
 
     def suggest(self, trial: Suggester) -> AttackSpec:
         """Draw a spec."""
-        return suggest(trial, self.conditions.widest)
+        return suggest(trial, self.conditions.widest, self.conditions.train)
 
     def evaluate(self, spec: AttackSpec, world: World, report: Report) -> Result:
         """Train, reporting the error rates on the tune images at equal numbers of images seen."""
@@ -158,13 +165,14 @@ class AttackObjective(Objective):
         given = self.conditions
         if not self._classifiers:
             self.prepare(world)
-        targets = [(self._classifiers[text], self._clean[text]) for text in given.train]
+        targets = {text: (self._classifiers[text], self._clean[text]) for text in given.train}
         judges = [self._classifiers[text] for text in given.tune]
         tune = self._tune_images()
         network, errors, reported = None, np.zeros(len(given.epsilons)), 0
         for seen, loss, network in train_attack(
-            spec, self.data.train, targets, images=given.images, seed=seed, world=world
-        ):
+            spec, self.data.train, targets, images=given.images, seed=seed, world=world,
+            placement=given.placement,
+        ):  # fmt: skip
             if (step := milestone(seen, given.images, given.reports)) > reported:
                 reported = step
                 score = error_rates(network_attack(network), judges, *tune, given.epsilons, world)
@@ -180,9 +188,8 @@ class AttackObjective(Objective):
             raise UsageError(
                 f"tune_images is {count}, and {self.conditions.data} has {len(tune.labels)} tune images"
             )
-        # Evenly spaced, because data sets are often sorted by class.
-        chosen = np.linspace(0, len(tune.labels) - 1, count).astype(int)
-        return tune.images[chosen], tune.labels[chosen]
+        chosen = tune.evenly(count)
+        return chosen.images, chosen.labels
 
     def _result(self, network: AttackNetwork, errors: NDArray[np.float64]) -> Result:
         images, _ = self._tune_images()
@@ -201,21 +208,27 @@ class AttackObjective(Objective):
 def train_attack(
     spec: AttackSpec,
     split: Split,
-    targets: Sequence[tuple[Classifier, CleanLogits]],
+    targets: Mapping[str, Target],
     *,
     images: int,
     seed: int,
     world: World,
+    placement: Placement = "all",
 ) -> Any:
     """Train an attack network; after each update yield (images seen, this rank's loss, the network).
 
     Args:
         spec: the network and how it is trained.
-        split: clean images; their labels are not used, the targets' own predictions are.
-        targets: frozen classifiers with their clean logits, each with equal weight in the loss.
+        split: clean images; the targets' own predictions are used in place of their labels, but by the
+            loss `true_label`.
+        targets: frozen classifiers with their clean logits, by their text.
         images: images to see in all.
         seed: of initial weights, the order of images, budgets and augmentation.
         world: the ranks that share each batch.
+        placement: which targets each rank computes, see `objectives.groups`.
+
+    Raises:
+        UsageError: the spec weighs other targets than these.
     """
     network = build(
         spec.arch,
@@ -224,7 +237,8 @@ def train_attack(
         seed=seed,
         normalize=_normalize(world),
     )
-    loss = partial(_loss, spec, network, split, targets)
+    group = group_of(world, len(targets), placement)
+    loss = partial(_loss, spec, network, split, targets, group)
     with chainer.using_config("train", True):
         for seen, value in fit(
             network, loss, spec.optimizer, count=len(split.labels), images=images,
@@ -237,20 +251,23 @@ def _loss(
     spec: AttackSpec,
     network: AttackNetwork,
     split: Split,
-    targets: Sequence[tuple[Classifier, CleanLogits]],
+    targets: Mapping[str, Target],
+    group: Group,
     batch: Batch,
 ) -> chainer.Variable:
     rng, size = batch.rng(), len(batch.indexes)
     flipped, epsilon = rng.random(size) < 0.5 * spec.augment.flip, _budgets(spec, rng, size)
-    own = flipped[batch.mine]
-    x = to_unit(flip(split.images[batch.own], own)).astype(chainer.get_dtype())
+    originals = Originals(split, batch.indexes, flipped)
+    x = originals[batch.mine].images
     adversarial = network(x, epsilon[batch.mine])
-    shown = resize_and_pad(adversarial, rng, spec.augment.diversity)
-    losses = [
-        attack_loss(spec.loss.name, target(shown), clean(batch.own, own), spec.loss.confidence)
-        for target, clean in targets
-    ]
-    return sum(losses) / len(losses) + spec.loss.smoothness * total_variation(adversarial - x)
+    shown = views(spec.augment, rng, x.shape[2:])
+    held = list(targets.values())[group.held(len(targets))]
+
+    def losses(images: chainer.Variable, place: slice) -> chainer.Variable:
+        return image_losses(spec.loss, held, shown, images, originals[place])
+
+    each = combine(target_losses(group, size, adversarial, losses), spec.targets, list(targets))
+    return F.mean(each) + spec.loss.smoothness * total_variation(adversarial - x)
 
 
 def _budgets(spec: AttackSpec, rng: np.random.Generator, size: int) -> NDArray[np.intp]:

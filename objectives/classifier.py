@@ -16,6 +16,7 @@ from objectives.boosters import flip
 from objectives.data import DataSet, load
 from objectives.evaluation import Attack, error_rates
 from objectives.training import Batch, fit, milestone
+from study.errors import UsageError
 from study.objective import Objective, Report, Result
 from study.space import Scalar, Suggester
 from study.world import World
@@ -134,6 +135,18 @@ class ClassifierObjective(Objective):
     def default(self) -> Mapping[str, Scalar]:
         """The default spec."""
         return ClassifierSpec().model_dump()
+
+    def prepare(self, world: World) -> None:
+        """Refuse several ranks: their batch normalisations would see a share of each batch only.
+
+        Raises:
+            UsageError: the job has several ranks.
+        """
+        if world.size > 1:
+            raise UsageError(
+                f"a classifier is trained on one rank, and this job has {world.size}; "
+                "start as many workers of one rank instead"
+            )
 
     def suggest(self, trial: Suggester) -> ClassifierSpec:
         """Draw an architecture and how it is trained."""

@@ -1,6 +1,7 @@
 """Verbs that know attack studies: `package`, `train`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from models import weights
 from models.generators import AttackNetwork, build
-from models.package import save_package
+from models.package import check_folder, save_package
 from objectives.attack import AttackObjective
 from objectives.retraining import Retrained, card_record, retrain
 from objectives.spec import AttackSpec
@@ -18,11 +19,18 @@ from study.conditions import Conditions
 from study.errors import UsageError
 from study.evaluations import read_evaluations
 from study.objective import decode, load_objective
-from study.options import spec_option, storage_option, study_argument
+from study.options import hang_option, spec_option, storage_option, study_argument
 from study.search.artifacts import read_artifact
 from study.search.samplers import seed_of
 from study.search.session import engine_of
-from study.search.studies import conditions_of, find_trial, load_study, record_retrained
+from study.search.studies import (
+    conditions_of,
+    default_point,
+    find_trial,
+    load_study,
+    record_retrained,
+)
+from study.space import Given
 from study.world import World, mpi_world
 
 __all__ = ["open_study", "package", "train"]
@@ -77,6 +85,7 @@ def package(study: str, folder: Path, storage: str, trial: str) -> None:
     type=click.IntRange(1),
     help="Train on so many images.  [default: the study's budget]",
 )
+@hang_option
 def train(
     study: str,
     folder: Path,
@@ -85,6 +94,7 @@ def train(
     spec: Path | None,
     seeds: int | None,
     images: int | None,
+    hang_timeout: float,
 ) -> None:
     """Train a spec again under STUDY's conditions; write packages to FOLDER, or FOLDER-1, FOLDER-2, ..
 
@@ -95,14 +105,15 @@ def train(
     """
     if (trial is None) == (spec is None):
         raise UsageError("say what to train: --trial N, or --spec FILE")
-    world = mpi_world()
+    world = mpi_world(hang_timeout)
     opened, objective = open_study(world, storage, study, images)
-    name, chosen = world.lead(lambda: _chosen(opened, objective, trial, spec))
+    name, chosen = world.lead(lambda: _chosen(opened, objective, trial, spec, world.size))
+    runs = _runs(folder, seeds, objective.conditions.seed)
+    world.lead(lambda: _check_folders(runs))
     with world.signals():
-        for place, seed in _runs(folder, seeds, objective.conditions.seed):
+        for place, seed in runs:
             again = retrain(objective, chosen, seed, world, {"study": study, "from": name})
-            if opened is not None:
-                _keep(opened, again, place)
+            world.lead(partial(_keep, opened, again, place))
 
 
 def open_study(
@@ -139,19 +150,32 @@ def open_study(
     return opened, objective
 
 
+def _check_folders(runs: Iterable[tuple[Path, int]]) -> None:
+    """Say before hours of training that a package has no place to go."""
+    for place, _ in runs:
+        check_folder(place)
+
+
 def _spec_of(objective: AttackObjective, trial: Any) -> AttackSpec:
     spec: AttackSpec = decode(objective, trial.user_attrs["spec"].encode())
     return spec
 
 
 def _chosen(
-    opened: Any, objective: AttackObjective, trial: str | None, path: Path | None
+    opened: Any, objective: AttackObjective, trial: str | None, path: Path | None, ranks: int
 ) -> tuple[str, AttackSpec]:
     if path is not None:
         return str(path), decode(objective, path.read_bytes())
     if trial == "default":
-        return "default", AttackSpec()
+        conditions = conditions_of(opened) or Conditions()
+        return "default", objective.suggest(Given(default_point(objective, conditions.fixed)))
     found = find_trial(opened, str(trial))
+    if (before := found.user_attrs.get("ranks", ranks)) != ranks:
+        click.echo(
+            f"trial {found.number} was trained on {before} ranks and this job has {ranks}: its weights come "
+            f"back bit for bit only from mpiexec -n {before} python -m study train ..",
+            err=True,
+        )
     return f"trial {found.number}", _spec_of(objective, found)
 
 

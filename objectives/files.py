@@ -56,7 +56,7 @@ def write_images(data: DataSet, folder: Path, splits: Sequence[str], count: int 
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"folder {str(folder)!r} holds something already; name a new or empty one")
-    parts = {name: getattr(data, name).spread(count) for name in splits}
+    parts = {name: _some(getattr(data, name), count) for name in splits}
     classes = _distinct(data.classes)
     rows = []
     for split, part in parts.items():
@@ -115,6 +115,10 @@ def recorded(adversarial: NDArray[np.uint8], clean: NDArray[np.uint8]) -> Attack
         return np.stack([known[image.tobytes()] for image in images])
 
     return attack
+
+
+def _some(split: Split, count: int | None) -> Split:
+    return split if count is None else split.evenly(count)
 
 
 def _distinct(classes: tuple[str, ...]) -> list[str]:

@@ -1,7 +1,8 @@
-"""Attack losses: pure functions of logits, smaller when the classifier is more wrong.
+"""Attack losses: one number per image, smaller when the classifier is more wrong.
 
 Labels at attack time are the classifier's own prediction on the clean image, as in the NIPS'17 contest:
-the attacker does not know the truth.
+the attacker does not know the truth. A loss of `TRUE_LABEL_LOSSES` reads the labels of the data set
+instead; it can be trained with where they are known, and is never searched.
 """
 
 from collections.abc import Callable
@@ -11,69 +12,183 @@ import chainer.functions as F
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LOSSES", "attack_loss", "least_likely", "margin", "predicted", "total_variation"]
+__all__ = [
+    "FEATURE_LOSSES",
+    "LOSSES",
+    "TRUE_LABEL_LOSSES",
+    "attack_loss",
+    "cross_entropy",
+    "feature_distance",
+    "feature_loss",
+    "feature_similarity",
+    "log_cross_entropy",
+    "margin",
+    "relativistic",
+    "total_variation",
+]
+
+Labels = NDArray[np.integer]
 
 
 def margin(
-    logits: chainer.Variable, clean: NDArray[np.floating], confidence: float = 0.0
+    logits: chainer.Variable, labels: Labels, confidence: float = 0.0, *, targeted: bool = False
 ) -> chainer.Variable:
-    """Mean of max(z_y - max_{j != y} z_j, -confidence), with y the clean prediction.
+    """Return max(s (z_y - max_{j != y} z_j), -confidence) per image; s is 1, or -1 towards the labels.
 
-    Source: Carlini and Wagner 2017, "Towards Evaluating the Robustness of Neural Networks", sec. V.
+    Source: Carlini and Wagner 2017, "Towards Evaluating the Robustness of Neural Networks", sec. V,
+    objective f_6.
+
+    Args:
+        logits: z, (N, classes), of the adversarial images.
+        labels: y, integers (N,): the labels to leave, or to reach.
+        confidence: how far beyond the decision an image is still pushed, in logits; >= 0.
+        targeted: whether `labels` are to be reached.
+
+    Returns:
+        (N,), at least -confidence.
+    """
+    own = F.select_item(logits, labels.astype(np.int32))
+    mask = np.zeros(logits.shape, dtype=logits.dtype)
+    mask[np.arange(len(labels)), labels] = 1e4
+    gap = own - F.max(logits - mask, axis=1)
+    return F.relu((-gap if targeted else gap) + confidence) - confidence
+
+
+def cross_entropy(logits: chainer.Variable, labels: Labels) -> chainer.Variable:
+    """Return log sum_j exp(z_j) - z_y per image: minimised to reach the labels, its negative to leave them.
+
+    Source: Goodfellow et al. 2015, "Explaining and Harnessing Adversarial Examples", sec. 4.
+
+    Args:
+        logits: z, (N, classes), of the adversarial images.
+        labels: y, integers (N,).
+
+    Returns:
+        (N,), >= 0.
+    """
+    return F.softmax_cross_entropy(logits, labels.astype(np.int32), reduce="no")
+
+
+def log_cross_entropy(logits: chainer.Variable, labels: Labels) -> chainer.Variable:
+    """Return the log of `cross_entropy` per image, whose gradient does not grow with the entropy.
+
+    The log is of each image, not of the batch's mean as in the source: that would depend on how ranks
+    share the batch.
+
+    Source: Poursaeed et al. 2018, "Generative Adversarial Perturbations" (GAP), sec. 2.1.
 
     Args:
         logits: (N, classes), of the adversarial images.
-        clean: (N, classes), of the clean images.
-        confidence: how far beyond the decision an image is still pushed, in logits; >= 0.
+        labels: integers (N,).
+
+    Returns:
+        (N,), >= log 1e-6.
     """
-    label = clean.argmax(axis=1)
-    own = F.select_item(logits, label.astype(np.int32))
-    mask = np.zeros(logits.shape, dtype=logits.dtype)
-    mask[np.arange(len(label)), label] = 1e4
-    best_other = F.max(logits - mask, axis=1)
-    return F.mean(F.relu(own - best_other + confidence)) - confidence
+    return F.log(cross_entropy(logits, labels) + 1e-6)
 
 
-def predicted(
-    logits: chainer.Variable, clean: NDArray[np.floating], confidence: float = 0.0
+def relativistic(
+    logits: chainer.Variable, clean: NDArray[np.floating], labels: Labels
 ) -> chainer.Variable:
-    """Mean of -log of the cross-entropy against the clean prediction.
+    """Return the cross-entropy of z(x') - z(x) per image: how far the attack moved it from its clean logits.
 
-    Source: Poursaeed et al. 2018 (GAP), sec. 2.1, the non-targeted loss. `confidence` is not used.
+    Source: Naseer et al. 2019, "Cross-Domain Transferability of Adversarial Perturbations" (CDA).
+
+    Args:
+        logits: z(x'), (N, classes), of the adversarial images.
+        clean: z(x), (N, classes), of the clean images.
+        labels: integers (N,).
+
+    Returns:
+        (N,), >= 0; log(classes) where nothing moved.
     """
-    return -_log_cross_entropy(logits, clean.argmax(axis=1))
+    return cross_entropy(logits - clean.astype(logits.dtype, copy=False), labels)
 
 
-def least_likely(
-    logits: chainer.Variable, clean: NDArray[np.floating], confidence: float = 0.0
-) -> chainer.Variable:
-    """Mean of the log of the cross-entropy against the clean image's least likely label.
+def feature_similarity(features: chainer.Variable, clean: NDArray[np.floating]) -> chainer.Variable:
+    """Return the cosine <f(x'), f(x)> / (|f(x')| |f(x)|) of mid-layer activations per image.
 
-    Source: Poursaeed et al. 2018 (GAP), sec. 2.1, eq. 2. `confidence` is not used.
+    Source: Zhang et al. 2022, "Beyond ImageNet Attack" (BIA).
+
+    Args:
+        features: f(x'), (N, ...), activations of the adversarial images.
+        clean: f(x), same shape.
+
+    Returns:
+        (N,), in [-1, 1].
     """
-    return _log_cross_entropy(logits, clean.argmin(axis=1))
+    shown = F.reshape(features, (len(features), -1))
+    flat = clean.reshape(len(clean), -1)
+    norms = F.sqrt(F.sum(shown**2, axis=1) + 1e-12) * np.sqrt((flat**2).sum(axis=1) + 1e-12)
+    return F.sum(shown * flat, axis=1) / norms
 
 
-def _log_cross_entropy(logits: chainer.Variable, labels: NDArray[np.intp]) -> chainer.Variable:
-    # The log of each image: that of a batch's mean would depend on how ranks share the batch.
-    return F.mean(
-        F.log(F.softmax_cross_entropy(logits, labels.astype(np.int32), reduce="no") + 1e-6)
-    )
+def feature_distance(features: chainer.Variable, clean: NDArray[np.floating]) -> chainer.Variable:
+    """Return the mean of (f(x') - f(x))^2 over mid-layer activations, per image.
+
+    Source: Nakka and Salzmann 2021, "Learning Transferable Adversarial Perturbations" (LTP).
+
+    Args:
+        features: f(x'), (N, ...), activations of the adversarial images.
+        clean: f(x), same shape.
+
+    Returns:
+        (N,), >= 0.
+    """
+    difference = F.reshape(features - clean, (len(features), -1))
+    return F.mean(difference**2, axis=1)
 
 
-_FUNCTIONS: dict[str, Callable[..., chainer.Variable]] = {
-    "margin": margin,
-    "predicted": predicted,
-    "least_likely": least_likely,
+# What an attack minimises: the entropy with a label to reach, minus the entropy with a label to leave.
+_ON_LOGITS: dict[str, Callable[..., chainer.Variable]] = {
+    "margin": lambda z, clean, truth, confidence: margin(z, clean.argmax(1), confidence),
+    "predicted": lambda z, clean, *_: -log_cross_entropy(z, clean.argmax(1)),
+    "least_likely": lambda z, clean, *_: log_cross_entropy(z, clean.argmin(1)),
+    "cross_entropy": lambda z, clean, *_: -cross_entropy(z, clean.argmax(1)),
+    "relativistic": lambda z, clean, *_: -relativistic(z, clean, clean.argmax(1)),
+    "true_label": lambda z, clean, truth, _: -cross_entropy(z, truth),
 }
-LOSSES = tuple(_FUNCTIONS)
+_ON_FEATURES: dict[str, Callable[..., chainer.Variable]] = {
+    "similarity": feature_similarity,
+    "distance": lambda features, clean: -feature_distance(features, clean),
+}
+TRUE_LABEL_LOSSES = ("true_label",)
+FEATURE_LOSSES = tuple(_ON_FEATURES)
+LOSSES = (*(name for name in _ON_LOGITS if name not in TRUE_LABEL_LOSSES), *FEATURE_LOSSES)
 
 
 def attack_loss(
-    name: str, logits: chainer.Variable, clean: NDArray[np.floating], confidence: float
+    name: str,
+    logits: chainer.Variable,
+    clean: NDArray[np.floating],
+    truth: Labels,
+    confidence: float = 0.0,
 ) -> chainer.Variable:
-    """Return the loss called `name` (one of `LOSSES`)."""
-    return _FUNCTIONS[name](logits, clean, confidence)
+    """Return the loss of logits called `name` per image, (N,).
+
+    Args:
+        name: `margin`; `predicted`, `least_likely`: minus the log of the cross-entropy with the predicted
+            label, and the log of that with the least likely one; `cross_entropy`, `true_label`: minus the
+            cross-entropy with the predicted label, with the true one; `relativistic`: minus that of CDA.
+        logits: (N, classes), of the adversarial images as they were shown.
+        clean: (N, classes), of the clean images: all that an attacker may know of their labels.
+        truth: integers (N,), labels of the data set; only `true_label` reads them.
+        confidence: of `margin`, in logits, >= 0.
+    """
+    return _ON_LOGITS[name](logits, clean, truth, confidence)
+
+
+def feature_loss(
+    name: str, features: chainer.Variable, clean: NDArray[np.floating]
+) -> chainer.Variable:
+    """Return the loss of mid-layer activations called `name` per image, (N,).
+
+    Args:
+        name: `similarity`: the cosine; `distance`: minus the mean squared difference.
+        features: (N, ...), activations of the adversarial images as they were shown.
+        clean: same shape, of the clean images shown in the same way.
+    """
+    return _ON_FEATURES[name](features, clean)
 
 
 def total_variation(images: chainer.Variable) -> chainer.Variable:

@@ -12,7 +12,7 @@ import pandas as pd
 from models.classifiers import Classifier
 from models.package import load_package
 from objectives.attack import AttackSettings
-from objectives.baselines import BASELINES, baseline
+from objectives.baselines import BASELINES, baseline, is_baseline
 from objectives.commands import open_study
 from objectives.data import DataSet, Split, load
 from objectives.evaluation import Attack, images_per_second, network_attack, score
@@ -22,7 +22,7 @@ from objectives.protocol import relation, seen_by_baseline, seen_by_network
 from objectives.targets import check_distinct, load_targets
 from study.errors import UsageError
 from study.evaluations import save_evaluations
-from study.options import form_option, storage_option
+from study.options import form_option, hang_option, storage_option
 from study.search.session import engine_of
 from study.tables import show
 from study.world import World, mpi_world
@@ -55,6 +55,7 @@ _EPSILONS, _CLASSIFIER_IMAGES = (
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the table there too.",
 )
+@hang_option
 @form_option
 def evaluate(
     attacks: tuple[str, ...],
@@ -66,15 +67,18 @@ def evaluate(
     images: int | None,
     epsilons: str | None,
     path: Path | None,
+    hang_timeout: float,
     form: Any,
 ) -> None:
     """Score ATTACKS on classifiers they have not seen, beside doing nothing and random noise.
 
     \b
-    Each attack, or NAME=ATTACK, is one of
-      FOLDER        an attack package
-      FOLDER        adversarial PNG files that any tool made from those of `jigsaw images`
-      fgsm, ..      a baseline that takes gradients from the study's train classifiers, or --train
+    Each attack is one of
+      FOLDER        or NAME=FOLDER: an attack package
+      FOLDER        or NAME=FOLDER: adversarial PNG files that any tool made from those of `jigsaw images`
+      fgsm, pgd     behind any of i-, mi-, di-, ti-, si-, rn-, with parameters if you like, such as
+                    di-ti-mi-fgsm:steps=20,momentum=0.9: a baseline that takes gradients from the
+                    study's train classifiers, or from --train
     NAME-1, NAME-2, .. are seeds of one attack and are summarised. Classifiers are those of a study:
     resnet8, vgg@1, npz:FILE, file.py:Name, jpeg:50+vgg (or bits:3, median:3, resize:0.8),
     resnet8~pgd:8 (or fgsm-rs:8). Runs on every rank of an MPI job.
@@ -83,18 +87,22 @@ def evaluate(
     jigsaw evaluate --study demo best/ mi-fgsm
     jigsaw evaluate adversarial/ --data patches --classifiers vgg,jpeg:50+vgg --epsilons 8
     """
-    world = mpi_world()
+    world = mpi_world(hang_timeout)
     given = (data, classifiers, train)
     opened, bench = _bench(world, storage, study, given, _budgets(epsilons))
-    table = error_table(_score(bench, attacks, world, images))
-    if world.rank:
-        return
-    if opened is not None and study:
-        save_evaluations(engine_of(opened), study, table)
-    if path:
-        table.to_csv(path, index=False)
-    shown = table.drop(columns=_silent(table)) if form == "table" else table
-    show(shown, form, f"report images of {bench.data.name}, after 8-bit rounding")
+    world.lead(lambda: _check_csv(path))
+    with world.signals():
+        table = error_table(_score(bench, attacks, world, images))
+
+    def keep() -> None:
+        if study:
+            save_evaluations(engine_of(opened), study, table)
+        if path:
+            table.to_csv(path, index=False)
+        shown = table.drop(columns=_silent(table)) if form == "table" else table
+        show(shown, form, f"report images of {bench.data.name}, after 8-bit rounding")
+
+    world.lead(keep)
 
 
 @dataclass(frozen=True)
@@ -164,7 +172,7 @@ def _free_bench(
 
 def _score(bench: _Bench, attacks: Sequence[str], world: World, images: int | None) -> Answers:
     split = bench.data.report
-    split = split.spread(min(images or len(split.labels), len(split.labels)))
+    split = split.evenly(min(images or len(split.labels), len(split.labels)))
     texts = (*bench.train, *bench.tune, *bench.report)
     nets = load_targets(texts, bench.data, bench.classifier_images, world)
     if bench.tune:
@@ -195,17 +203,19 @@ def _entries(
     names = [entry.name for entry in entries]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise UsageError(f"two attacks are called {twice!r}; write NAME={twice} for one of them")
+        raise UsageError(
+            f"two attacks are called {twice!r}; write another name, NAME=FOLDER, for one"
+        )
     return entries
 
 
 def _entry(text: str, bench: _Bench, split: Split, nets: Mapping[str, Classifier]) -> _Entry:
     if text in _ALWAYS:
         return _Entry(text, baseline(text, []), None, bench.epsilons, timed=text != "noop")
+    if is_baseline(text):
+        return _baseline(text, bench, nets)
     name, equals, rest = text.partition("=")
     place = rest if equals else text
-    if place in BASELINES:
-        return _baseline(text, place, bench, nets)
     if not Path(place).is_dir():
         raise UsageError(
             f"attack {text!r} is neither a folder nor a baseline such as {', '.join(BASELINES)}"
@@ -217,13 +227,13 @@ def _entry(text: str, bench: _Bench, split: Split, nets: Mapping[str, Classifier
     return _Entry(name, network_attack(network), seen_by_network(card.record), bench.epsilons)
 
 
-def _baseline(name: str, text: str, bench: _Bench, nets: Mapping[str, Classifier]) -> _Entry:
+def _baseline(name: str, bench: _Bench, nets: Mapping[str, Classifier]) -> _Entry:
     if not bench.train:
         raise UsageError(
-            f"attack {text!r} takes gradients from classifiers; name them with --train A,B"
+            f"attack {name!r} takes gradients from classifiers; name them with --train A,B"
         )
-    attack = baseline(text, [nets[target] for target in bench.train])
-    seen = (*seen_by_baseline(text, bench.train), *bench.tune)
+    attack = baseline(name, [nets[target] for target in bench.train])
+    seen = (*seen_by_baseline(name, bench.train), *bench.tune)
     return _Entry(name, attack, seen, bench.epsilons)
 
 
@@ -255,6 +265,14 @@ def _silent(table: pd.DataFrame) -> list[str]:
     """Columns that say nothing to people."""
     alone = {"seeds": 1, "relation": ""}
     return [name for name, value in alone.items() if (table[name] == value).all()]
+
+
+def _check_csv(path: Path | None) -> None:
+    """Say before hours of scoring that the table has no place to go."""
+    if path is not None and not path.parent.is_dir():
+        raise UsageError(
+            f"--csv {str(path)!r}: its folder does not exist; create it, or name another"
+        )
 
 
 def _listed(text: str | None) -> tuple[str, ...]:

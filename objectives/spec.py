@@ -3,19 +3,21 @@
 Field names, nested by dots, are Optuna's parameter names and the dashboards' column names.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
 
 from models.generators import GENERATORS, Arch, Epsilons, parse_arch
 from models.generators.unet import UNetArch
-from objectives.losses import LOSSES
+from objectives.boosters import Boosters
+from objectives.losses import FEATURE_LOSSES, LOSSES
 from study.space import Scalar, Suggester
 
-__all__ = ["AttackSpec", "suggest"]
+__all__ = ["AttackSpec", "LossSpec", "TargetsSpec", "suggest"]
 
 Sampling = Literal["uniform", "small", "large"]
+Weighting = Literal["mean", "softmin", "worst", "weighted"]
 
 
 class _Part(BaseModel):
@@ -37,14 +39,35 @@ class LossSpec(_Part):
     """What is minimised.
 
     Attributes:
-        name: see `objectives.losses`.
+        name: see `objectives.losses.attack_loss`; `true_label` is never searched, because an attacker does
+            not know the truth.
         confidence: margin in logits beyond which an image counts as lost, 0..50 (`margin` only).
+        depth: which activations `similarity` and `distance` compare: 0 those of a classifier's first
+            stage, 1 those of its last, rounded to the nearest of its own.
         smoothness: weight of the perturbation's total variation, 0..1.
     """
 
-    name: Literal["margin", "predicted", "least_likely"] = "margin"
+    name: Literal[
+        "margin", "predicted", "least_likely", "cross_entropy", "relativistic", "similarity",
+        "distance", "true_label",
+    ] = "margin"  # fmt: skip
     confidence: float = Field(15.0, ge=0, le=50)
+    depth: float = Field(0.5, ge=0, le=1)
     smoothness: float = Field(1e-4, ge=0, le=1)
+
+
+class TargetsSpec(_Part):
+    """How the losses of several targets make one.
+
+    Attributes:
+        weighting: see `objectives.ensemble.combine`.
+        temperature: of `softmin`, in units of the loss, 1e-3..1e3.
+        weight: of each target by its text, > 0..1000 (`weighted` only).
+    """
+
+    weighting: Weighting = "mean"
+    temperature: float = Field(1.0, ge=1e-3, le=1e3)
+    weight: dict[str, Annotated[float, Field(gt=0, le=1000)]] = {}
 
 
 class OptimizerSpec(_Part):
@@ -67,13 +90,11 @@ class BatchSpec(_Part):
     size: int = Field(32, ge=1, le=4096)
 
 
-class AugmentSpec(_Part):
-    """What is done to images while training.
+class AugmentSpec(Boosters):
+    """What is done to images while training: the boosters, on what classifiers are shown, and `flip`.
 
     Attributes:
         flip: mirror clean images left to right with probability 1/2.
-        diversity: probability, 0..1, of showing classifiers a randomly shrunk and padded image
-            (DI, Xie et al. 2019).
     """
 
     flip: bool = True
@@ -86,6 +107,7 @@ class AttackSpec(_Part):
     epsilon: EpsilonSpec = EpsilonSpec()
     arch: Annotated[SerializeAsAny[Arch], BeforeValidator(parse_arch)] = UNetArch(norm="batch")
     loss: LossSpec = LossSpec()
+    targets: TargetsSpec = TargetsSpec()
     optimizer: OptimizerSpec = OptimizerSpec()
     batch: BatchSpec = BatchSpec()
     augment: AugmentSpec = AugmentSpec()
@@ -95,26 +117,33 @@ class AttackSpec(_Part):
         """Build a spec from dotted names; what is left out keeps its default."""
         nested: dict[str, dict[str, Any]] = {}
         for name, value in parameters.items():
-            part, _, field = name.partition(".")
-            nested.setdefault(part, {})[field] = value
+            part, _, path = name.partition(".")
+            field, dot, key = path.partition(".")
+            place = nested.setdefault(part, {})
+            if dot:
+                place.setdefault(field, {})[key] = value
+            else:
+                place[field] = value
         return cls.model_validate(nested)
 
     def parameters(self) -> dict[str, Scalar]:
         """Return dotted names and values: the point of the search space where this spec lies."""
-        parts = self.model_dump()
-        return {
-            f"{part}.{name}": value
-            for part, fields in parts.items()
-            for name, value in fields.items()
-        }
+        found: dict[str, Scalar] = {}
+        for part, fields in self.model_dump().items():
+            for name, value in fields.items():
+                place = f"{part}.{name}"
+                inside = isinstance(value, dict)
+                found |= {f"{place}.{k}": v for k, v in value.items()} if inside else {place: value}
+        return found
 
 
-def suggest(trial: Suggester, widest: int = 16) -> AttackSpec:
+def suggest(trial: Suggester, widest: int = 16, targets: Sequence[str] = ()) -> AttackSpec:
     """Draw an attack spec; which parameters exist depends on the choices before them.
 
     Args:
         trial: what answers.
         widest: the largest `arch.width`, a multiple of 8 from 8 to 128: most of a trial's cost.
+        targets: texts of the classifiers to train against; `targets.*` exists when they are several.
     """
     arch = trial.suggest_categorical("arch.name", tuple(GENERATORS))
     loss = trial.suggest_categorical("loss.name", LOSSES)
@@ -135,7 +164,27 @@ def suggest(trial: Suggester, widest: int = 16) -> AttackSpec:
         "batch.size": trial.suggest_categorical("batch.size", (16, 32, 64)),
         "augment.flip": trial.suggest_categorical("augment.flip", (True, False)),
         "augment.diversity": trial.suggest_float("augment.diversity", 0.0, 0.7),
+        "augment.smoothing": trial.suggest_categorical("augment.smoothing", (1, 5, 9)),
+        "augment.copies": trial.suggest_categorical("augment.copies", (1, 2, 3)),
+        "augment.normalization": trial.suggest_float("augment.normalization", 0.0, 0.2),
+        **_suggest_targets(trial, targets),
     }
     if loss == "margin":
         parameters["loss.confidence"] = trial.suggest_float("loss.confidence", 0.0, 20.0)
+    if loss in FEATURE_LOSSES:
+        parameters["loss.depth"] = trial.suggest_float("loss.depth", 0.0, 1.0)
     return AttackSpec.from_parameters(parameters)
+
+
+def _suggest_targets(trial: Suggester, targets: Sequence[str]) -> dict[str, Scalar]:
+    if len(targets) < 2:
+        return {}
+    weighting = trial.suggest_categorical("targets.weighting", get_args(Weighting))
+    parameters: dict[str, Scalar] = {"targets.weighting": weighting}
+    if weighting == "softmin":
+        name = "targets.temperature"
+        parameters[name] = trial.suggest_float(name, 0.1, 10.0, log=True)
+    if weighting == "weighted":
+        names = [f"targets.weight.{text}" for text in targets]
+        parameters |= {name: trial.suggest_float(name, 0.1, 1.0, log=True) for name in names}
+    return parameters

@@ -3,7 +3,8 @@
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import weights
-from models.classifiers import Classifier, build, defend, freeze, split_training, undefended
+from models.classifiers import READY, Classifier, build, defend, freeze, split_training, undefended
 from models.defences import split_defences
 from objectives.adversary import Adversary, split_adversary
 from objectives.boosters import flip
@@ -33,6 +34,8 @@ __all__ = [
 ]
 
 _DEFAULT_SEED = 0
+# Training images between two places where ranks meet.
+_TOGETHER = 512
 _LOG = logging.getLogger("jigsaw.targets")
 
 
@@ -67,8 +70,8 @@ def load_targets(
 ) -> dict[str, Classifier]:
     """Return frozen classifiers by their text, training those this machine has never trained.
 
-    What is missing is dealt out: each rank trains its share alone, then all exchange weights, so ranks
-    need no shared file system. A defended classifier is the undefended one, shown other images.
+    What is missing is dealt out: in each round every rank trains one alone, then all exchange weights, so
+    ranks need no shared file system. A defended classifier is the undefended one, shown other images.
 
     Args:
         texts: classifiers, such as `resnet8`, `vgg@1`, `npz:PATH`, `jpeg:50+vgg` or `resnet8~pgd:8`.
@@ -77,7 +80,7 @@ def load_targets(
         world: the ranks that share the work.
 
     Raises:
-        UsageError: a text is no classifier's.
+        UsageError: a classifier cannot be built, or one that brings its weights differs between ranks.
     """
     parts = {text: split_defences(text) for text in sorted(set(texts))}
     nets = _load_undefended(sorted({base for _, base in parts.values()}), data, images, world)
@@ -88,13 +91,16 @@ def _load_undefended(
     wanted: Sequence[str], data: DataSet, images: int, world: World
 ) -> dict[str, Classifier]:
     nets = {text: _build(text, data) for text in wanted}
-    trained = [text for text in wanted if not text.startswith("npz:")]
+    trained = [text for text in wanted if not _ready(text)]
+    _check_same({text: nets[text] for text in wanted if _ready(text)}, world)
     paths = {text: _path(text, data, images) for text in trained}
     present = world.allgather({text: paths[text].is_file() for text in trained})
     missing = [text for text in trained if not all(rank[text] for rank in present)]
-    for text in missing[world.rank :: world.size]:
-        _LOG.info("training classifier %s on %d images of %s", text, images, data.name)
-        nets[text].copyparams(_train_alone(text, data, images))
+    for first in range(0, len(missing), world.size):
+        mine = missing[first + world.rank : first + world.rank + 1]
+        for text in mine:
+            _LOG.info("training classifier %s on %d images of %s", text, images, data.name)
+        _train_round(mine, nets, data, images, world)
     _exchange(missing, nets, world)
     for text in trained:
         _keep(text, nets[text], paths[text], text in missing)
@@ -181,26 +187,63 @@ def _identity(text: str) -> tuple[str, Adversary | None, int]:
     """Return what is the same for two ways of writing one classifier, apart from its defences."""
     name, seed = parse_target(text)
     name, adversary = split_adversary(name)
-    if name.startswith("npz:"):
-        return f"npz:{Path(name.removeprefix('npz:')).resolve()}", adversary, seed
-    place, _, what = name.rpartition(":")
-    known = f"{Path(place).resolve()}:{what}" if place.endswith(".py") else name
+    kind = _ready(name)
+    if kind in ("npz:", "onnx:"):
+        return f"{kind}{Path(name.removeprefix(kind)).resolve()}", adversary, seed
+    place, _, what = name.removeprefix(kind).rpartition(":")
+    known = f"{kind}{Path(place).resolve()}:{what}" if place.endswith(".py") else name
     return known, adversary, seed
+
+
+def _ready(text: str) -> str:
+    """Return how the text of a classifier with weights begins, nothing for one to be trained."""
+    return next((kind for kind in READY if text.startswith(kind)), "")
+
+
+def _check_same(ready: Mapping[str, Classifier], world: World) -> None:
+    digests = {text: weights.digest(net) for text, net in ready.items()}
+    for rank, others in enumerate(world.allgather(digests)):
+        for text, digest in digests.items():
+            if others[text] != digest:
+                raise UsageError(
+                    f"classifier {text!r} has other weights on rank {rank} than on rank {world.rank}: "
+                    "expected the same files on every machine"
+                )
 
 
 def _build(text: str, data: DataSet) -> Classifier:
     name, seed = parse_target(text)
     _, adversary = split_adversary(name)
-    if adversary and name.startswith("npz:"):
+    if adversary and _ready(name):
         raise UsageError(f"classifier {text!r} is pretrained; what follows ~ trains none")
     shape = data.train.images.shape
     return build(name, channels=shape[1], classes=len(data.classes), size=shape[2], seed=seed)
 
 
-def _train_alone(text: str, data: DataSet, images: int) -> Classifier:
-    name, seed = parse_target(text)
-    *_, (_, trained) = train_classifier(_spec(name), data, images, seed, World())
-    return trained
+def _train_round(
+    mine: Sequence[str], nets: Mapping[str, Classifier], data: DataSet, images: int, world: World
+) -> None:
+    """Train at most one classifier alone; ranks without one stop at the same places all the same.
+
+    Only what all ranks do together hears a signal, learns of an error elsewhere, and shows that a rank
+    that waits waits for something.
+    """
+    with closing(_training(mine, nets, data, images)) as training:
+        for seen in range(0, images, _TOGETHER):
+            world.check(f"training of classifiers at {seen} images")
+            for reached in training:
+                if seen + _TOGETHER <= reached < images:
+                    break
+
+
+def _training(
+    mine: Sequence[str], nets: Mapping[str, Classifier], data: DataSet, images: int
+) -> Generator[int]:
+    for text in mine:
+        name, seed = parse_target(text)
+        for update in train_classifier(_spec(name), data, images, seed, World()):
+            yield update[0]
+        nets[text].copyparams(update[1])
 
 
 def _exchange(missing: Sequence[str], nets: Mapping[str, Classifier], world: World) -> None:

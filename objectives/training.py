@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from study.errors import UsageError
 from study.world import World
 
-__all__ = ["Batch", "Recipe", "fit", "milestone"]
+__all__ = ["Batch", "Recipe", "fit", "milestone", "share"]
 
 
 class Recipe(Protocol):
@@ -107,7 +107,7 @@ def fit(
     for step, indexes in enumerate(_order(count, math.ceil(images / batch), batch, seed)):
         world.check("step")
         _set_rate(optimizer, recipe, step * batch / images)
-        mine = _share(len(indexes), world)
+        mine = share(len(indexes), world.rank, world.size)
         value = loss(Batch(indexes, mine, (seed, step)))
         # Shares may differ by one image; the mean over ranks must be the mean over images.
         weighted = value * ((mine.stop - mine.start) * world.size / len(indexes))
@@ -128,9 +128,9 @@ def _order(count: int, steps: int, batch: int, seed: int) -> Iterator[NDArray[np
         queue = queue[batch:]
 
 
-def _share(count: int, world: World) -> slice:
-    cuts = [count * r // world.size for r in (world.rank, world.rank + 1)]
-    return slice(*cuts)
+def share(count: int, rank: int, ranks: int) -> slice:
+    """Return which of `count` things in a row are this rank's; shares differ by one at most."""
+    return slice(count * rank // ranks, count * (rank + 1) // ranks)
 
 
 def _optimizer(recipe: Recipe, model: chainer.Link, world: World) -> chainer.Optimizer:

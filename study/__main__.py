@@ -16,6 +16,7 @@ _ELSEWHERE = {
     "attack": "objectives.contest",
     "dashboard": "dashboards.commands",
     "evaluate": "objectives.scoring",
+    "export-torch": "objectives.torch_export",
     "images": "objectives.files",
     "package": "objectives.commands",
     "report": "dashboards.commands",
@@ -33,7 +34,9 @@ class _Composed(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in _ELSEWHERE:
-            verb: click.Command = getattr(import_module(_ELSEWHERE[cmd_name]), cmd_name)
+            verb: click.Command = getattr(
+                import_module(_ELSEWHERE[cmd_name]), cmd_name.replace("-", "_")
+            )
             return verb
         if cmd_name in _TELLS:
             import_module(_TELLS[cmd_name])

@@ -10,10 +10,11 @@ from typing import Any
 import click
 
 from study.conditions import DEFAULT_OBJECTIVE, Conditions
-from study.errors import JigsawError, TrialInterrupted, UsageError
+from study.errors import UsageError
 from study.objective import Objective, load_objective
 from study.options import (
     form_option,
+    hang_option,
     read_pair,
     read_point,
     read_settings,
@@ -23,9 +24,7 @@ from study.options import (
     study_options,
 )
 
-__all__ = ["jigsaw", "run"]
-
-_CODES = {UsageError: 2, TrialInterrupted: 130}
+__all__ = ["jigsaw"]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -44,32 +43,6 @@ def jigsaw() -> None:
     """
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
     logging.getLogger("jigsaw").setLevel(logging.INFO)
-
-
-def run(arguments: list[str], command: click.Command = jigsaw, *, quiet: bool = False) -> int:
-    """Run the command line and return its exit code; known errors are one sentence on stderr.
-
-    Args:
-        arguments: without the program's name.
-        command: the group whose verbs are known.
-        quiet: whether this is a rank whose messages rank 0 prints already.
-    """
-    try:
-        result = command.main(arguments, prog_name="jigsaw", standalone_mode=False)
-        return result if isinstance(result, int) else 0
-    except click.exceptions.Abort:
-        return 130
-    except SystemExit:
-        # Click ends so by itself only for a reader that has seen enough: `jigsaw export STUDY | head`.
-        return 0
-    except click.ClickException as error:
-        if not quiet:
-            error.show(sys.stderr)
-        return error.exit_code
-    except JigsawError as error:
-        if not quiet:
-            click.echo(f"jigsaw: {error}", err=True)
-        return next((code for kind, code in _CODES.items() if isinstance(error, kind)), 1)
 
 
 @jigsaw.command()
@@ -147,14 +120,7 @@ def create(
     show_default=True,
     help="Give up after so many failed trials in a row.",
 )
-@click.option(
-    "--hang-timeout",
-    type=click.FloatRange(0, min_open=True),
-    default=600.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="End the job when a rank waits so long for the others.",
-)
+@hang_option
 def worker(
     study: str | None,
     name: str | None,
@@ -180,7 +146,8 @@ def worker(
     if chosen is None:
         raise click.UsageError("which study? jigsaw worker STUDY")
     plan = Plan(storage, chosen, n_trials, total_trials, timeout, max_failures, wanted)
-    tally = run_worker(mpi_world(hang_timeout), plan, shown())
+    with shown() as progress:
+        tally = run_worker(mpi_world(hang_timeout), plan, progress)
     return 1 if tally.failures_in_a_row >= max_failures else 0
 
 
@@ -245,17 +212,12 @@ def export(study: str, storage: str, curves: bool, form: Any) -> None:
 @spec_option('A JSON file of parameters: {"loss.name": "margin"}.')
 def enqueue(study: str, storage: str, values: tuple[str, ...], spec: Path | None) -> None:
     """Queue a point of STUDY's search space; what is left out takes the objective's default."""
-    from study.search.studies import conditions_of, load_study
     from study.search.studies import enqueue as queue
+    from study.search.studies import load_study
 
     loaded = load_study(storage, study)
-    conditions = conditions_of(loaded)
-    if conditions is None:
-        raise UsageError(
-            f"study {study!r} names no objective yet; run `jigsaw worker {study} --objective NAME` once"
-        )
     point = read_point(spec) | dict(read_pair(text) for text in values)
-    queue(loaded, load_objective(conditions.objective, conditions.settings), point)
+    queue(loaded, _objective_of(loaded), point)
     click.echo(f"queued in {study}", err=True)
 
 
@@ -291,11 +253,12 @@ def space(
     """Print the search space of STUDY, or of an objective, as a tree."""
     import pandas as pd
 
+    from study.search.studies import load_study
     from study.space import describe, walk
     from study.tables import show, show_space
 
     found = (
-        _objective_of(storage, study)
+        _objective_of(load_study(storage, study))
         if study
         else load_objective(objective, read_settings(settings))
     )
@@ -319,12 +282,15 @@ def environment(form: Any) -> None:
     show(pd.DataFrame(environment_rows()), form, "environment")
 
 
-def _objective_of(storage: str, study: str) -> Objective:
-    from study.search.studies import conditions_of, load_study
+def _objective_of(loaded: Any) -> Objective:
+    from study.search.studies import conditions_of
 
-    conditions = conditions_of(load_study(storage, study))
+    conditions = conditions_of(loaded)
     if conditions is None:
-        raise UsageError(f"study {study!r} names no objective; use --objective")
+        name = loaded.study_name
+        raise UsageError(
+            f"study {name!r} names no objective yet; run `jigsaw worker {name} --objective NAME` once"
+        )
     return load_objective(conditions.objective, conditions.settings)
 
 

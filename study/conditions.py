@@ -20,7 +20,8 @@ class Conditions(BaseModel):
         objective: `package.module:Name` or `path/to/file.py:Name`.
         sampler: `name:key=value,...`, such as `tpe:n_startup_trials=10` (see `study.search.samplers`).
         pruner: likewise, such as `median:n_warmup_steps=512`; steps are the objective's (images seen).
-        seed: of the whole study; each trial's randomness derives from it and the trial's number.
+        seed: of what is sampled, together with each trial's number; where it is given, also the objective's
+            setting `seed`, unless `settings` says otherwise.
         fixed: parameters narrowed to one value, such as {"loss.name": "margin"}.
         settings: the objective's own conditions (data, classifier sets, epsilon grid, budget).
         artifacts: folder where trials leave their files.

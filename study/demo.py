@@ -1,5 +1,6 @@
 """`jigsaw demo`: the main job from end to end, as the sequence of commands a user would type."""
 
+import json
 import os
 import shlex
 import shutil
@@ -52,36 +53,43 @@ _QUICK = _Size(
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
-    default=Path("runs/demo"),
-    show_default=True,
-    help="Where everything is left.",
+    help="Where everything is left.  [default: runs/demo, or runs/demo-quick]",
 )
 @click.option(
     "--ranks", type=click.IntRange(1), default=2, show_default=True, help="Ranks of the MPI job."
 )
 @click.option("--quick", is_flag=True, help="A much smaller search, to see that it works.")
-def demo(folder: Path, ranks: int, quick: bool) -> None:
+def demo(folder: Path | None, ranks: int, quick: bool) -> None:
     """Tune an attack network on real photographs, end to end: about five minutes on two cores.
 
     Each step is printed as the command you would type. Called again, it continues where it stopped.
     """
     started = time.monotonic()
     size = _QUICK if quick else _FULL
+    folder = folder or Path("runs/demo-quick" if quick else "runs/demo")
     run = _Runner(folder, ranks)
     run.jigsaw("create", "demo", "--exist-ok", "--sampler", "tpe:n_startup_trials=8",
                "--pruner", "median:n_startup_trials=4,n_warmup_steps=500",
                *[f"--set={s}" for s in size.settings])  # fmt: skip
     run.on_ranks("study.worker", "--study", "demo", "--total-trials", str(size.trials))
-    _retrain(run, folder, size)
-    if not (folder / "best" / "package.json").is_file():
+    _measure(run, folder, size)
+    run.jigsaw("report", "demo", "--output", str(folder / "report.html"))
+    _show_results(run.storage, folder)
+    click.echo(f"{time.monotonic() - started:.0f} s", err=True)
+
+
+def _measure(run: "_Runner", folder: Path, size: _Size) -> None:
+    """Train, package and score what is best now; what was done for this trial is not done again."""
+    best = _best(run.storage)
+    _retrain(run, folder, size, best)
+    if _record(folder / "best").get("trial") != best:
+        # What was measured is of another network.
+        (folder / "errors.csv").unlink(missing_ok=True)
         run.jigsaw("package", "demo", str(folder / "best"))
     if not (folder / "errors.csv").is_file():
         _evaluate(run, folder, size)
         # Again, so that the card carries what was just measured.
         run.jigsaw("package", "demo", str(folder / "best"))
-    run.jigsaw("report", "demo", "--output", str(folder / "report.html"))
-    _show_results(run.storage, folder)
-    click.echo(f"{time.monotonic() - started:.0f} s", err=True)
 
 
 class _Runner:
@@ -142,13 +150,27 @@ def _wait(command: list[str], environment: dict[str, str]) -> int:
     return 130 if asked else code
 
 
-def _retrain(run: _Runner, folder: Path, size: _Size) -> None:
+def _best(storage: str) -> int:
+    from study.search.studies import find_trial, load_study
+
+    return find_trial(load_study(storage, "demo"), "best").number
+
+
+def _record(package: Path) -> dict[str, Any]:
+    """Return what a package says about how it was made; nothing when there is none."""
+    card = package / "package.json"
+    record: dict[str, Any] = json.loads(card.read_bytes())["record"] if card.is_file() else {}
+    return record
+
+
+def _retrain(run: _Runner, folder: Path, size: _Size, best: int) -> None:
     """The best of many beats the default by selection alone; fresh seeds tell whether it is better."""
-    for name, trial in (("winner", "best"), ("default", "default")):
-        done = [
-            folder / "retrained" / f"{name}-{k + 1}" / "package.json" for k in range(size.seeds)
-        ]
-        if not all(path.is_file() for path in done):
+    for name, trial, origin in (
+        ("winner", "best", f"trial {best}"),
+        ("default", "default", "default"),
+    ):
+        made = [folder / "retrained" / f"{name}-{k + 1}" for k in range(size.seeds)]
+        if any(_record(package).get("from") != origin for package in made):
             run.on_ranks("study", "train", "demo", str(folder / "retrained" / name),
                          "--trial", trial, "--seeds", str(size.seeds))  # fmt: skip
 

@@ -35,12 +35,25 @@ class TrialPruned(JigsawError):
 
 
 class TrialFailed(JigsawError):
-    """At least one rank raised. `failures` maps the rank to its traceback."""
+    """At least one rank raised.
 
-    def __init__(self, failures: dict[int, str]) -> None:
+    Attributes:
+        failures: the traceback of each rank that raised.
+        refusals: the sentence of each of these ranks that raised a UsageError.
+    """
+
+    def __init__(self, failures: dict[int, str], refusals: dict[int, str] | None = None) -> None:
         self.failures = failures
+        self.refusals = refusals or {}
         last = {rank: (text.strip().splitlines() or ["?"])[-1] for rank, text in failures.items()}
         super().__init__("; ".join(f"rank {rank}: {line}" for rank, line in last.items()))
+
+    @property
+    def refusal(self) -> UsageError | None:
+        """What to say instead when nothing but bad input stopped the ranks."""
+        if not self.refusals or self.refusals.keys() != self.failures.keys():
+            return None
+        return UsageError(self.refusals[min(self.refusals)])
 
 
 class TrialInterrupted(JigsawError):

@@ -4,18 +4,22 @@ import importlib.util
 import os
 import sys
 import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import click
 import threadpoolctl
 
-from study.commands import run
+from study.errors import JigsawError, TrialFailed, TrialInterrupted, UsageError
 from study.world import World, launched_by_mpi, mpi_world
 
-__all__ = ["launch", "shadowed", "share_cores"]
+__all__ = ["launch", "run", "shadowed", "share_cores"]
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _OURS = ("study", "models", "objectives", "dashboards")
+_CODES = {UsageError: 2, TrialInterrupted: 130}
 
 
 def launch(arguments: list[str], command: click.Command) -> None:
@@ -32,11 +36,69 @@ def launch(arguments: list[str], command: click.Command) -> None:
     world = mpi_world()
     try:
         share_cores(world)
-        code = run(arguments, command, quiet=world.rank != 0)
+        code = run(arguments, command, world)
     except BaseException:
         traceback.print_exc()
         world.abort(f"rank {world.rank} cannot go on")
     sys.exit(code)
+
+
+def run(arguments: list[str], command: click.Command, world: World | None = None) -> int:
+    """Run the command line and return its exit code; known errors are one sentence on stderr.
+
+    Args:
+        arguments: without the program's name.
+        command: the group whose verbs are known.
+        world: the ranks of an MPI job, which end the command together, and of which rank 0 speaks.
+    """
+    call = partial(_main, arguments, command)
+    try:
+        return call() if world is None else _together(world, call)
+    except click.exceptions.Abort:
+        return 130
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        return error.exit_code
+    except JigsawError as error:
+        if world is None or world.rank == 0:
+            click.echo(f"jigsaw: {error}", err=True)
+        return next((code for kind, code in _CODES.items() if isinstance(error, kind)), 1)
+
+
+def _main(arguments: list[str], command: click.Command) -> int:
+    stdout = sys.stdout
+    try:
+        result = command.main(arguments, prog_name="jigsaw", standalone_mode=False)
+    except SystemExit:
+        # Click ends so for a reader that has seen enough, `jigsaw export STUDY | head`, and muffles stdout.
+        if sys.stdout is stdout:
+            raise
+        return 0
+    return result if isinstance(result, int) else 0
+
+
+def _together(world: World, call: Callable[[], int]) -> int:
+    """Call on every rank; what one of them refuses ends it on all, who may wait for that rank."""
+    try:
+        code = call()
+        world.check("end of the command")
+    except TrialInterrupted:
+        raise
+    except TrialFailed as error:
+        raise error.refusal or error from None
+    except click.exceptions.Abort:
+        world.interrupted = True
+        world.check("end of the command")
+        raise
+    except click.ClickException as error:
+        return world.together(partial(_raise, UsageError(error.format_message())))
+    except JigsawError as error:
+        return world.together(partial(_raise, error))
+    return code
+
+
+def _raise(error: JigsawError) -> NoReturn:
+    raise error
 
 
 def share_cores(world: World) -> None:

@@ -12,6 +12,7 @@ from study.errors import UsageError
 
 __all__ = [
     "form_option",
+    "hang_option",
     "read_pair",
     "read_point",
     "read_settings",
@@ -26,6 +27,10 @@ storage_option = click.option(
     metavar="URL", help="Database URL; the environment variable OPTUNA_STORAGE is used when left out.",
 )  # fmt: skip
 study_argument = click.argument("study")
+hang_option = click.option(
+    "--hang-timeout", type=click.FloatRange(0, min_open=True), default=600.0, show_default=True,
+    metavar="SECONDS", help="End the job when a rank waits so long for the others.",
+)  # fmt: skip
 form_option = click.option(
     "--format", "form", type=click.Choice(["table", "json", "csv"]), default="table",
     show_default=True, help="How results are printed.",
@@ -57,7 +62,7 @@ _CONDITIONS = (
     click.option(
         "--seed",
         type=click.IntRange(0, 2**31 - 1),
-        help="Seed of the whole study.  [default: 0]",
+        help="Seed of what is sampled, and of training unless --set seed=.. differs.  [default: 0]",
     ),
 )
 

@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -12,8 +13,9 @@ from rich.text import Text
 __all__ = ["shown"]
 
 
-def shown() -> Any:
-    """Return a callback for `study.worker.run_worker` that shows progress on stderr."""
+@contextmanager
+def shown() -> Iterator[Any]:
+    """Give a callback for `study.worker.run_worker` that shows progress on stderr."""
     console = Console(stderr=True)
     status = console.status("")
     started: dict[str, float] = {}
@@ -36,7 +38,10 @@ def shown() -> Any:
             status.stop()
             click.echo(_line(facts, time.monotonic() - started["trial"]), err=True)
 
-    return progress
+    try:
+        yield progress
+    finally:
+        status.stop()  # it hides the cursor
 
 
 def _line(facts: Mapping[str, Any], seconds: float) -> str:

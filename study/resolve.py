@@ -40,7 +40,7 @@ def resolve(text: str, what: str) -> Any:
 def _from_name(place: str, what: str) -> ModuleType:
     try:
         return importlib.import_module(place)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"{what} module {place!r} cannot be imported: {_why(error)}") from error
 
 
@@ -60,13 +60,13 @@ def _from_file(path: Path, what: str) -> ModuleType:
         spec.loader.exec_module(module)
     except BaseException as error:
         del sys.modules[name]
-        if not isinstance(error, Exception):
+        if not isinstance(error, (Exception, SystemExit)):
             raise
         raise UsageError(f"{what} file {str(path)!r} cannot be imported: {_why(error)}") from error
     return module
 
 
-def _why(error: Exception) -> str:
+def _why(error: BaseException) -> str:
     """Say what was raised and, where the user's own file raised it, in which line."""
     if isinstance(error, SyntaxError):
         return f"{type(error).__name__}: {error}"

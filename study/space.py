@@ -18,7 +18,6 @@ __all__ = [
     "Given",
     "Scalar",
     "Suggester",
-    "check_point",
     "condition_text",
     "describe",
     "fill_point",
@@ -138,22 +137,6 @@ class _Corner(Given):
         first = domain.choices[0] if domain.choices is not None else domain.low
         value = domain.member(self.values.get(domain.name, first))
         return value if value in domain else first
-
-
-def check_point(suggest: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters that `suggest` really asks for at the point `values`.
-
-    Args:
-        suggest: a define-by-run function of a `Suggester`.
-        values: parameter name to value.
-
-    Raises:
-        UsageError: a value is missing, outside its domain, or names nothing that is asked for.
-    """
-    given = Given(dict(values))
-    suggest(given)
-    _check_names(values, given.asked)
-    return {name: given.values[name] for name in given.asked}
 
 
 def fill_point(

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from study.errors import TrialFailed, TrialInterrupted, TrialPruned
@@ -104,7 +105,18 @@ def _checked(found: float | Result) -> Result:
             json.dumps(value)
         except (TypeError, ValueError) as error:
             raise ValueError(f"the trial's attribute {key!r} cannot be stored: {error}") from None
+    for name, content in result.files.items():
+        _check_file(name, content)
     return result
+
+
+def _check_file(name: object, content: object) -> None:
+    if not isinstance(name, str) or name in ("", "..") or Path(name).name != name or "\0" in name:
+        raise ValueError(f"the trial's file {name!r} cannot be stored; allowed: a plain file name")
+    if not isinstance(content, bytes):
+        raise ValueError(
+            f"the trial's file {name!r} holds {type(content).__name__}; allowed: bytes"
+        )
 
 
 def _report(world: World, record: Record | None) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from study.errors import TrialInterrupted
+from study.errors import TrialFailed, TrialInterrupted
 from study.objective import Objective, load_objective
 from study.trial import Job, Outcome, run_trial
 from study.world import World
@@ -125,7 +125,7 @@ def _loop(
         progress("trial", {"number": job.number, "spec": job.spec.decode()})
         return job
 
-    while (job := world.lead(next_job)) is not None:
+    while (job := _lead(world, session, next_job)) is not None:
         outcome = run_trial(job, objective, world, _record(session, progress))
         tally.add(outcome)
         if session is not None:
@@ -135,6 +135,20 @@ def _loop(
         if outcome.state == "interrupted":
             raise TrialInterrupted(f"stopped during trial {job.number}; its spec is queued again")
     return tally
+
+
+def _lead(
+    world: World, session: "Session | None", next_job: Callable[[], Job | None]
+) -> Job | None:
+    """Have rank 0 ask; a trial that it asked for in vain does not stay behind."""
+    world.check("next trial")
+    try:
+        return world.lead(next_job)
+    except (TrialFailed, TrialInterrupted) as error:
+        if session is not None:
+            again = isinstance(error, TrialInterrupted)
+            session.abandon("interrupted" if again else str(error), again=again)
+        raise
 
 
 def _finish(world: World, session: "Session", outcome: Outcome) -> None:

@@ -26,6 +26,8 @@ from study.errors import TrialFailed, TrialInterrupted, UsageError
 __all__ = ["GuardedComm", "World", "launched_by_mpi", "mpi_library", "mpi_world"]
 
 T = TypeVar("T")
+# A rank's traceback, and what it says to the user if that is all there is to say.
+_Failure = tuple[str, str | None]
 
 # Set by Hydra (MPICH, Intel MPI), Slurm's PMI2 and PMIx, and Open MPI for every rank they start.
 _LAUNCHERS = ("PMI_RANK", "PMI_FD", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
@@ -96,7 +98,10 @@ class World:
 
     def bcast(self, value: T) -> T:
         """Return rank 0's `value` on every rank."""
-        shared: T = value if self.comm is None else self.comm.bcast(value)
+        if self.comm is None:
+            self.check("bcast")
+            return value
+        shared: T = self.comm.bcast(value)
         return shared
 
     def lead(self, action: Callable[[], T]) -> T:
@@ -123,24 +128,33 @@ class World:
         """Do something on every rank; what one rank raises becomes a failure of all.
 
         Raises:
-            TrialFailed: on every rank, when `action` raised on any.
+            UsageError: on every rank, with the sentence of the first that has one, when `action` raised
+                nothing else on any.
+            TrialFailed: on every rank, when `action` raised anything else on any.
         """
         try:
-            value = action()
-            self.check("together")
-        except (TrialFailed, TrialInterrupted):
-            raise
-        except BaseException as error:
-            self.fail(error)
+            try:
+                value = action()
+                self.check("together")
+            except (TrialFailed, TrialInterrupted):
+                raise
+            except BaseException as error:
+                self.fail(error)
+        except TrialFailed as failed:
+            raise failed.refusal or failed from None
         return value
 
     def allgather(self, value: T) -> list[T]:
         """Return every rank's `value`, in rank order, on every rank."""
-        return [value] if self.comm is None else self.comm.allgather(value)
+        if self.comm is None:
+            self.check("allgather")
+            return [value]
+        return cast(list[T], self.comm.allgather(value))
 
     def sum(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return the elementwise sum of `array` (same shape and dtype on every rank)."""
         if self.comm is None:
+            self.check("sum")
             return array
         total = np.empty_like(array)
         self.comm.Allreduce(np.ascontiguousarray(array), total)
@@ -173,24 +187,28 @@ class World:
             TrialFailed: always, with the traceback of each rank that failed.
         """
         text = "".join(traceback.format_exception(error))
-        self._exchange("fail", text)
+        failure = (text, str(error) if isinstance(error, UsageError) else None)
+        self._exchange("fail", failure)
         raise TrialFailed({self.rank: text})  # not reached: the exchange raises
 
-    def _exchange(self, call: str, failure: str | None) -> None:
+    def _exchange(self, call: str, failure: _Failure | None) -> None:
         tag = crc32(call.encode())
         word = np.array([failure is not None, self.interrupted, tag, -tag], dtype=np.int64)
         if self._comm is not None:
             word = self._maximum(word, call)
         failed, self.interrupted = bool(word[0]), bool(word[1])
         diverged = word[2] != -word[3]
-        if failed or diverged:
-            self._leave(failure if failed else f"ranks diverged: this one is at {call!r}")
+        # Who was asked to stop may be anywhere: that is no divergence.
+        if failed or (diverged and not self.interrupted):
+            self._leave(failure if failed else (f"ranks diverged: this one is at {call!r}", None))
         if self.interrupted:
             raise TrialInterrupted(f"stopped by a signal before {call!r}")
 
-    def _leave(self, failure: str | None) -> NoReturn:
-        texts = [failure] if self._comm is None else self._comm.allgather(failure)
-        raise TrialFailed({rank: text for rank, text in enumerate(texts) if text is not None})
+    def _leave(self, failure: _Failure | None) -> NoReturn:
+        gathered = [failure] if self._comm is None else self._comm.allgather(failure)
+        failed = {rank: found for rank, found in enumerate(gathered) if found is not None}
+        refusals = {rank: refusal for rank, (_, refusal) in failed.items() if refusal is not None}
+        raise TrialFailed({rank: text for rank, (text, _) in failed.items()}, refusals)
 
     def _maximum(self, word: NDArray[np.int64], call: str) -> NDArray[np.int64]:
         from mpi4py import MPI
@@ -214,10 +232,12 @@ class World:
     def abort(self, reason: str) -> NoReturn:
         """End the whole job at once: the last resort, for ranks that cannot speak any more."""
         print(f"jigsaw: aborting the job: {reason}", file=sys.stderr, flush=True)
-        self.before_abort(reason)
-        if self._comm is not None:
-            self._comm.Abort(1)
-        os._exit(1)
+        try:
+            self.before_abort(reason)
+        finally:
+            if self._comm is not None:
+                self._comm.Abort(1)
+            os._exit(1)
 
     @contextmanager
     def signals(self) -> Iterator[None]:

@@ -5,11 +5,16 @@ A study stores a classifier as text, which `build` turns into a network:
     NAME[-wWIDTH][-sSTRIDE]   one of ARCHITECTURES with random initial weights, such as "resnet8",
                               "vgg-w8" or "resnet20-w16-s1"
     npz:PATH                  a pretrained network, see `models.classifiers.pretrained`
+    torch:package.module:Name a torch.nn.Module, see `models.classifiers.pytorch`
+    torch:path/to/file.py:Name
+    onnx:PATH                 a network in an ONNX file
     package.module:Name       your own, see `models.classifiers.foreign`
     path/to/file.py:Name
     DEFENCE+TEXT              any of these behind a defence, such as "jpeg:50+vgg", see `models.defences`
     TEXT~TRAINING             any of these; says how it is trained, see `objectives.adversary`, and makes
                               no difference here
+
+Those that begin with one of READY bring their weights, and are never trained here.
 
 WIDTH is the number of channels of the first stage. STRIDE, 1, 2 or 4, is that of the first
 convolution; without it, the smallest that leaves at most 16 pixels a side.
@@ -19,6 +24,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 
@@ -36,6 +42,7 @@ from study.errors import UsageError
 
 __all__ = [
     "ARCHITECTURES",
+    "READY",
     "Architecture",
     "Classifier",
     "build",
@@ -95,16 +102,16 @@ def build(text: str, *, channels: int, classes: int, size: int, seed: int) -> Cl
         numbers = {"channels": channels, "classes": classes, "size": size, "seed": seed}
         return defend(build(text, **numbers), defences)
     text, _ = split_training(text)
-    if text.startswith("npz:"):
-        return _pretrained(text, channels, classes, size)
-    if ":" in text:
-        return foreign(text, channels=channels, classes=classes, size=size, seed=seed)
+    kind = next((kind for kind in READY if text.startswith(kind)), None)
+    if kind is not None or ":" in text:
+        make = READY[kind] if kind else foreign
+        return make(text, channels=channels, classes=classes, size=size, seed=seed)
     matched = _TEXT.fullmatch(text)
     if matched is None or matched["name"] not in ARCHITECTURES:
         raise UsageError(
             f"classifier is {text!r}: allowed are {', '.join(ARCHITECTURES)}, each with optional "
-            "-wWIDTH (2 to 9999) and -sSTRIDE (1, 2 or 4), or npz:PATH, package.module:Name, "
-            "path/to/file.py:Name"
+            "-wWIDTH (2 to 9999) and -sSTRIDE (1, 2 or 4), or npz:PATH, onnx:PATH, "
+            "package.module:Name, path/to/file.py:Name, and torch: before either of these"
         )
     _check("channels", channels, 1, 1024)
     _check("classes", classes, 2, 2**20)
@@ -136,7 +143,7 @@ def _check(name: str, value: int, low: int, high: int) -> None:
         raise UsageError(f"{name} of a classifier is {value!r}: allowed is {low} to {high}")
 
 
-def _pretrained(text: str, channels: int, classes: int, size: int) -> Classifier:
+def _pretrained(text: str, *, channels: int, classes: int, size: int, seed: int) -> Classifier:
     classifier = load(Path(text.removeprefix("npz:")))
     if (classifier.channels, classifier.classes) != (channels, classes):
         raise UsageError(
@@ -144,3 +151,26 @@ def _pretrained(text: str, channels: int, classes: int, size: int) -> Classifier
             f"{classifier.classes} classes: the data has {channels} channels and {classes} classes"
         )
     return classifier if classifier.size == size else Resized(classifier, size)
+
+
+def _torch(name: str) -> Callable[..., Classifier]:
+    def make(text: str, **fields: int) -> Classifier:
+        # Whoever uses no torch need not have it.
+        try:
+            module = import_module("models.classifiers.pytorch")
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            raise UsageError(
+                f"classifier {text!r} needs PyTorch, which is not installed: run `pip install 'jigsaw[torch]'`"
+            ) from error
+        classifier: Classifier = getattr(module, name)(text, **fields)
+        return classifier
+
+    return make
+
+
+READY: Mapping[str, Callable[..., Classifier]] = MappingProxyType(
+    {"npz:": _pretrained, "torch:": _torch("from_torch"), "onnx:": _torch("from_onnx")}
+)
+"""How the text of a classifier with weights begins, and what makes it."""

@@ -76,7 +76,9 @@ def export_onnx(
         raise UsageError(f"opset is {opset}: allowed are {min(_NATIVE_OPSETS)} to {newest}")
     provide_onnx_mapping()
     onnx_chainer = importlib.import_module("onnx_chainer")
-    with warnings.catch_warnings():
+    kernels: Any = importlib.import_module("models.kernels")  # which stands on this package
+    # The exporter knows Chainer's own functions only.
+    with warnings.catch_warnings(), kernels.using("chainer"):
         # What it warns of is refused below.
         warnings.filterwarnings("ignore", message="`resize_images` is mapped")
         model = onnx_chainer.export(link, x, opset_version=min(opset, max(_NATIVE_OPSETS)))

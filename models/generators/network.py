@@ -127,7 +127,7 @@ class AttackNetwork(chainer.Chain):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.arch, self.epsilons, self.channels = arch, epsilons, channels
-        self._stride = generator.stride(arch)
+        self.stride = generator.stride(arch)
         rng = np.random.RandomState(seed)
         initial = chainer.initializers.HeNormal(scale=2**-0.5, rng=rng)
         normalize = normalize or kernels.BatchNormalization
@@ -180,7 +180,7 @@ class AttackNetwork(chainer.Chain):  # type: ignore[misc]
 
     def _padded(self, images: NDArray[np.floating]) -> NDArray[np.floating]:
         h, w = images.shape[2:]
-        rest = ((0, 0), (0, 0), (0, -h % self._stride), (0, -w % self._stride))
+        rest = ((0, 0), (0, 0), (0, -h % self.stride), (0, -w % self.stride))
         return self.xp.pad(images, rest, mode="edge") if any(b for _, b in rest) else images
 
     def _to_device(self, array: NDArray[Any]) -> Any:

@@ -43,14 +43,12 @@ class Split:
         object.__setattr__(self, "labels", _read_only(self.labels))
         object.__setattr__(self, "names", names)
 
-    def spread(self, count: int | None) -> "Split":
-        """Return so many images, evenly spaced because data sets are often sorted; all for None.
+    def evenly(self, count: int) -> "Split":
+        """Return `count` of the images, 1..N, evenly spaced: data sets are often sorted by class.
 
         Raises:
             DataError: there are fewer images.
         """
-        if count is None:
-            return self
         if not 1 <= count <= len(self.labels):
             raise DataError(f"{count} images are wanted, and there are {len(self.labels)}")
         chosen = np.linspace(0, len(self.labels) - 1, count).astype(int)

@@ -3,8 +3,8 @@
 import os
 import socket
 import uuid
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -93,18 +93,16 @@ class Session:
             extra: further attributes of the trial, such as the ranks' hosts.
         """
         trial = self._trial = self.study.ask()
-        uid = uuid.uuid4().hex
-        self._curves = CurveWriter(engine_of(self.study), uid)
-        made = provenance() | self.objective.identity
-        owner = {"host": socket.gethostname(), "pid": os.getpid()}
-        for key, value in {"uid": uid, "owner": owner, "provenance": made, **extra}.items():
-            trial.set_user_attr(key, value)
-        try:
+        with self._failing("asking"):
+            # First of all, so that whatever happens, the next worker knows whose trial it was.
+            trial.set_user_attr("owner", {"host": socket.gethostname(), "pid": os.getpid()})
+            uid = uuid.uuid4().hex
+            self._curves = CurveWriter(engine_of(self.study), uid)
+            made = provenance() | self.objective.identity
+            for key, value in {"uid": uid, "provenance": made, **extra}.items():
+                trial.set_user_attr(key, value)
             spec = encode(self.objective, self.objective.suggest(trial))
-        except BaseException as error:
-            self._tell(TrialState.FAIL, {"failure": f"suggest: {type(error).__name__}: {error}"})
-            raise
-        trial.set_user_attr("spec", spec.decode())
+            trial.set_user_attr("spec", spec.decode())
         return Job(trial.number, spec, digest(spec))
 
     def record(self, step: int, value: float | None, logs: Mapping[str, float]) -> bool:
@@ -117,8 +115,18 @@ class Session:
         return trial.should_prune()
 
     def finish(self, outcome: Outcome) -> None:
-        """Write down how the trial ended."""
+        """Write down how the trial ended; when that fails, the trial fails for it.
+
+        Raises:
+            Exception: whatever the database or the artifact folder raised.
+        """
         trial, curves = self._running()
+        with self._failing("storing the result"):
+            self._write(trial, curves, outcome)
+        if outcome.state == "interrupted":
+            self._queue_again(trial)
+
+    def _write(self, trial: Trial, curves: CurveWriter, outcome: Outcome) -> None:
         curves.flush()
         attributes: dict[str, Any] = {"cost": dict(outcome.cost)}
         if outcome.state == "complete" and outcome.result is not None:
@@ -131,14 +139,32 @@ class Session:
             tracebacks = {str(r): t[-_TRACEBACK_CHARACTERS:] for r, t in outcome.failures.items()}
             failed = {"failure": outcome.reason, "tracebacks": tracebacks}
             self._tell(TrialState.FAIL, attributes | failed)
-        if outcome.state == "interrupted":
-            # Nothing was wrong with it: whoever works on the study next begins with it.
-            self.study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
 
-    def abandon(self, reason: str) -> None:
-        """Fail the running trial, if there is one: the job is about to end."""
-        if self._trial is not None:
-            self._tell(TrialState.FAIL, {"failure": reason})
+    @contextmanager
+    def _failing(self, doing: str) -> Iterator[None]:
+        """Fail the trial for whatever is raised: an error must not leave it running for ever."""
+        try:
+            yield
+        except BaseException as error:
+            self.abandon(f"{doing}: {type(error).__name__}: {error}")
+            raise
+
+    def abandon(self, reason: str, *, again: bool = False) -> None:
+        """Fail the running trial, if there is one: nobody will finish it.
+
+        Args:
+            reason: why.
+            again: whether to queue its spec again.
+        """
+        if (trial := self._trial) is None:
+            return
+        self._tell(TrialState.FAIL, {"failure": reason})
+        if again:
+            self._queue_again(trial)
+
+    def _queue_again(self, trial: Trial) -> None:
+        # Nothing was wrong with it: whoever works on the study next begins with it.
+        self.study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
 
     def _running(self) -> tuple[Trial, CurveWriter]:
         if self._trial is None or self._curves is None:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from study.conditions import Conditions
 from study.errors import UsageError
-from study.objective import Objective, explain
+from study.objective import Objective, explain, load_objective
 from study.search.samplers import build_pruner, build_sampler
 from study.search.storage import open_storage, printable
 from study.space import Domain, Scalar, fill_point, walk
@@ -23,6 +23,7 @@ __all__ = [
     "artifact_folder",
     "conditions_of",
     "create_study",
+    "default_point",
     "enqueue",
     "find_trial",
     "finished",
@@ -41,7 +42,7 @@ def create_study(url: str, name: str, conditions: Conditions, objective: Objecti
     """
     fixed = _fixed(objective, conditions.fixed)
     conditions = conditions.model_copy(update={"fixed": fixed})
-    first = fill_point(objective.suggest, {}, {**objective.default, **fixed})
+    first = default_point(objective, fixed)
     sampler, pruner = build_sampler(conditions), build_pruner(conditions)
     storage = open_storage(url, create=True)
     try:
@@ -56,10 +57,18 @@ def create_study(url: str, name: str, conditions: Conditions, objective: Objecti
         raise UsageError(
             f"study {name!r} already exists in {printable(url)}; continue it with `jigsaw worker {name}`"
         ) from None
-    remember(study, conditions, objective, url)
     if objective.default:
         study.enqueue_trial(first)
+    remember(study, conditions, objective, url)
     return study
+
+
+def default_point(objective: Objective, fixed: Mapping[str, Scalar]) -> dict[str, Any]:
+    """Return the point that trial 0 of a study evaluates: the objective's default, but for what is fixed.
+
+    Parameters that only a fixed choice asks for are left out.
+    """
+    return fill_point(objective.suggest, {}, {**objective.default, **fixed})
 
 
 def load_study(url: str, name: str) -> Study:
@@ -109,12 +118,14 @@ def remember(study: Study, conditions: Conditions, objective: Objective, url: st
             f"study {study.study_name!r} has directions {directions}, and {conditions.objective} needs "
             f"[{objective.direction!r}]: optuna create-study --direction {objective.direction}"
         )
+    objective = _seeded(objective, conditions)
     # Workers of one study may start in different folders.
     folder = str(Path(conditions.artifacts or artifact_folder(url)).absolute())
     kept = conditions.model_copy(update={"settings": objective.settings, "artifacts": folder})
     attributes = kept.model_dump(mode="json")
-    for key, value in attributes.items():
-        study.set_user_attr(key, value)
+    # The objective last: a worker that joins meanwhile takes a study without one for a plain study.
+    for key in sorted(attributes, key="objective".__eq__):
+        study.set_user_attr(key, attributes[key])
     kept = Conditions.model_validate(attributes)  # as every other worker will read them
     with warnings.catch_warnings():
         # Experimental since Optuna 3.2; it is how the dashboard learns what the value is called.
@@ -215,6 +226,14 @@ def record_retrained(
 def study_names(url: str) -> list[str]:
     """List the studies of a database."""
     return list(optuna.get_all_study_names(open_storage(url)))
+
+
+def _seeded(objective: Objective, conditions: Conditions) -> Objective:
+    """Give the objective the seed that the user gave the study, unless its settings name one."""
+    given = "seed" in conditions.model_fields_set and "seed" not in conditions.settings
+    if not given or "seed" not in objective.settings:
+        return objective
+    return load_objective(conditions.objective, {**conditions.settings, "seed": conditions.seed})
 
 
 def _fixed(objective: Objective, fixed: Mapping[str, Scalar]) -> dict[str, Scalar]:

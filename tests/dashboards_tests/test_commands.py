@@ -20,15 +20,15 @@ from optuna.study import Study
 
 from dashboards.commands import dashboard, report
 from dashboards.server import ArtifactFolders, artifact_folders, make_server
-from study.commands import run
 from study.errors import UsageError
+from study.launch import run
 from study.search.storage import open_storage
 from tests.conftest import ROOT
 
 SERVE = """
 import sys
 from dashboards.commands import dashboard
-from study.commands import run
+from study.launch import run
 sys.exit(run(sys.argv[1:], dashboard))
 """
 

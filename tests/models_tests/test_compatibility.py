@@ -19,6 +19,7 @@ from hypothesis import given
 from packaging.version import Version
 
 from models import compatibility
+from models.classifiers import build
 from models.compatibility import UntestedVersionWarning, export_onnx, onnx_export
 from models.compatibility.repairs import _unpack_params
 from models.compatibility.stand_ins import _pkg_resources_stand_in, distutils_stand_in
@@ -632,6 +633,17 @@ def test_onnx_runs_as_chainer_does(opset: int, network: Network, tmp_path: Path)
     assert file.ir_version == onnx.helper.find_min_ir_version_for(file.opset_import)
     assert names == ["Input_0"]
     assert (len(file.graph.input) == 1) == (opset >= 9)
+
+
+@pytest.mark.parametrize("text", ["resnet8-w4", "mobilenet-w4", "vgg-w4"])
+def test_onnx_of_networks_that_have_kernels_of_our_own(text: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    classifier = build(text, channels=3, classes=5, size=16, seed=0)
+    x = arrays((2, 3, 16, 16))[0].astype("f")
+    export_onnx(classifier, x, tmp_path / "network.onnx")
+    with chainer.using_config("train", False):
+        expected = classifier(x).array
+    np.testing.assert_allclose(in_onnxruntime(tmp_path / "network.onnx", x)[1], expected, atol=1e-4)
 
 
 def test_onnx_of_two_inputs(tmp_path: Path) -> None:

@@ -414,6 +414,8 @@ def test_folding_changes_nothing_but_the_rounding(provider, make, bias, relu) ->
     rng = np.random.default_rng(0)
     for array in (norm.gamma.array, norm.beta.array, norm.avg_mean, norm.avg_var):
         array[...] = rng.uniform(0.5, 2, array.shape)
+    if bias:
+        convolution.b.array[...] = rng.uniform(0.5, 2, 5)
     x = rng.normal(size=IMAGE).astype(np.float32)
     with chainer.using_config("train", False), chainer.no_backprop_mode():
         folded = kernels.layer(convolution, norm, x, relu).array
@@ -423,6 +425,7 @@ def test_folding_changes_nothing_but_the_rounding(provider, make, bias, relu) ->
 
 def test_what_learns_is_not_folded(provider) -> None:
     convolution, norm = kernels.Convolution2D(4, 5, 3), kernels.BatchNormalization(5)
+    convolution.cleargrads(), norm.cleargrads()  # else they begin as NaN
     with chainer.using_config("train", False):
         F.sum(kernels.layer(convolution, norm, np.ones(IMAGE, np.float32)) ** 2).backward()
     assert all(p.grad is not None for p in (convolution.W, norm.gamma, norm.beta))

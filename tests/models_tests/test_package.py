@@ -59,28 +59,64 @@ def test_the_card_for_people_says_the_same(folder: Path) -> None:
 
 
 def test_a_package_is_replaced_whole(folder: Path) -> None:
-    (folder / "stale.txt").write_text("from before")
-    (folder.parent / "package.new").mkdir()  # what a crash left
     save_package(folder, network(seed=1), {})
     found, card = load_package(folder)
     assert weights.digest(found) == weights.digest(network(seed=1))
     assert (card.record, card.errors) == ({}, [])
-    assert not (folder / "stale.txt").exists()
     assert [p.name for p in folder.parent.iterdir()] == ["package"]
 
 
-@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_lies_beside_a_package_stays(folder: Path) -> None:
+    beside = folder.with_name("package.new")
+    beside.mkdir()
+    (beside / "notes.txt").write_text("precious")
+    save_package(folder, network(seed=1), {})
+    assert (beside / "notes.txt").read_text() == "precious"
+
+
+def test_a_folder_is_known_by_where_it_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(folder)
+    save_package(Path(), network(seed=1), {})
+    (tmp_path / "link").symlink_to(folder)
+    save_package(tmp_path / "link", network(seed=2), {})
+    assert (tmp_path / "link").is_symlink()
+    assert weights.digest(load_package(folder)[0]) == weights.digest(network(seed=2))
+
+
+# What stands where a package shall be, as files and their content.
+STANDING: dict[str, dict[str, str]] = {
+    "other files": {"chapter1.txt": "precious"},
+    "of npm": {"package.json": '{"name": "thesis", "version": "1.0.0"}'},
+    "no card": {"package.json": "", "weights.npz": "precious"},
+    "no files": {},
+}
+
+
+@pytest.mark.parametrize("kind", STANDING)
 def test_what_is_no_package_is_never_replaced(tmp_path: Path, kind: str) -> None:
     place = tmp_path / "thesis"
-    if kind == "folder":
-        place.mkdir()
-        (place / "chapter1.txt").write_text("precious")
-    else:
-        place.write_text("precious")
+    place.mkdir()
+    for name, content in STANDING[kind].items():
+        (place / name).write_text(content)
     with pytest.raises(UsageError, match=r"thesis' exists and is no attack package; name another"):
         save_package(place, network(), {})
-    kept = place / "chapter1.txt" if kind == "folder" else place
-    assert kept.read_text() == "precious"
+    assert {path.name: path.read_text() for path in place.iterdir()} == STANDING[kind]
+
+
+def test_a_package_with_something_more_in_it_is_never_replaced(folder: Path) -> None:
+    (folder / "notes").mkdir()
+    with pytest.raises(UsageError, match=r"package' exists and is no attack package"):
+        save_package(folder, network(seed=1), {})
+    assert weights.digest(load_package(folder)[0]) == weights.digest(network())
+
+
+def test_a_file_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis").write_text("precious")
+    with pytest.raises(UsageError, match=r"thesis' exists and is no attack package"):
+        save_package(tmp_path / "thesis", network(), {})
+    assert (tmp_path / "thesis").read_text() == "precious"
 
 
 @pytest.mark.parametrize(

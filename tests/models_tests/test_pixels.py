@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from models.pixels import to_bytes, to_unit, within_budget
+from study.errors import DataError
 
 SHAPES = array_shapes(min_dims=1, max_dims=4, max_side=5)
 BYTES = arrays(np.uint8, SHAPES)
@@ -40,6 +41,12 @@ def test_rounding_is_to_the_nearest_level(values) -> None:
 )
 def test_levels_by_hand(value, level) -> None:
     assert to_bytes(np.array([value])) == level
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_no_byte_can_say_is_refused(value) -> None:
+    with pytest.raises(DataError, match=r"^images hold values that are nan or infinite; allowed: "):
+        to_bytes(np.array([0.5, value]))
 
 
 @st.composite

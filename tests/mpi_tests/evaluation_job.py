@@ -22,6 +22,7 @@ from study.world import World, mpi_world
 # isort: split
 from models import weights
 
+ATTACKS = ("noop", "random", "fgsm", "di-ti-si-rn-mi-pgd:steps=2,copies=2")
 TEXTS = ("plain-w2", "plain-w3", "resnet8-w2")
 
 
@@ -31,7 +32,7 @@ def results(world: World) -> dict[str, Any]:
     digests = {text: weights.digest(net) for text, net in nets.items()}
     # 33 images on 2 or 4 ranks: the shares differ.
     images, labels = data.tune.images[:33], data.tune.labels[:33]
-    attacks = {name: baseline(name, list(nets.values())) for name in ("noop", "random", "fgsm")}
+    attacks = {name: baseline(name, list(nets.values())) for name in ATTACKS}
     table = error_table(
         score(attacks, nets, images, labels, dict.fromkeys(attacks, (8, 32)), world)
     )

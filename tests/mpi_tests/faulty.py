@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from study.errors import UsageError
 from study.objective import Objective, Report, Result
 from study.space import Suggester
 from study.world import World
@@ -16,6 +17,7 @@ FAULTS = (
     "interrupt inside a collective", "rank 1 skips a collective", "rank 1 returns early",
     "prune", "rank 1 swallows the pruning", "report fails", "unpicklable error", "SystemExit on rank 1",
     "die on rank 1", "die on rank 0", "stall on rank 1", "signal rank 1", "signal rank 0", "bad result",
+    "raise among exchanged images on rank 1",
 )  # fmt: skip
 
 
@@ -28,6 +30,10 @@ class FaultyObjective(Objective):
     """Counts to ten on every rank, unless told to fail."""
 
     direction: ClassVar[Any] = "maximize"
+
+    def prepare(self, world: World) -> None:
+        if os.environ.get("UNPREPARED") == str(world.rank):
+            raise UsageError("x is 3; allowed: 1, 2")
 
     def suggest(self, trial: Suggester) -> dict[str, Any]:
         return {"fault": trial.suggest_categorical("fault", FAULTS)}
@@ -50,6 +56,8 @@ class FaultyObjective(Objective):
 def _go_wrong(fault: str, world: World, report: Report) -> None:
     if fault in ("raise on both", f"raise on rank {world.rank}"):
         raise ValueError(f"planted on rank {world.rank}")
+    if fault == "raise among exchanged images on rank 1":
+        _exchange_images(world)
     if fault == f"die on rank {world.rank}":
         os.kill(os.getpid(), signal.SIGKILL)
     if fault == f"signal rank {world.rank}":
@@ -61,6 +69,32 @@ def _go_wrong(fault: str, world: World, report: Report) -> None:
 
         world.check("planted verdict")
         raise TrialPruned("planted")
+
+
+def _exchange_images(world: World) -> None:
+    """Deal two targets to two ranks; rank 1 raises where the loss of its own goes back to the images."""
+    import models  # noqa: F401  makes Chainer importable
+
+    # isort: split
+    import chainer
+    import chainer.functions as F
+
+    from objectives.groups import group_of, target_losses
+
+    class Target(chainer.FunctionNode):
+        def forward(self, inputs: Any) -> Any:
+            return (inputs[0].mean(axis=(1, 2, 3))[None],)
+
+        def backward(self, indexes: Any, grads: Any) -> Any:
+            if world.rank == 1:
+                raise ValueError("planted on rank 1")
+            return (F.broadcast_to(grads[0].reshape(-1, 1, 1, 1), (6, 3, 2, 2)),)
+
+    images = chainer.Variable(np.ones((3, 3, 2, 2), np.float32))
+    losses = target_losses(
+        group_of(world, 2, "dealt"), 6, images, lambda shown, _: Target().apply((shown,))[0]
+    )
+    F.sum(losses).backward()
 
 
 def _go_wrong_alone(fault: str, world: World, report: Report) -> None:

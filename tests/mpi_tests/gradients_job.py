@@ -25,7 +25,7 @@ from objectives.data import Split
 from objectives.spec import AttackSpec
 from objectives.targets import CleanLogits
 
-STEPS = 5
+STEPS = 3
 
 
 class Case(NamedTuple):
@@ -35,6 +35,9 @@ class Case(NamedTuple):
     batch: int
     loss: str = "margin"
     mode: str = "heads"
+    weighting: str = "mean"
+    targets: int = 2
+    placement: str = "all"
 
     @property
     def name(self) -> str:
@@ -50,7 +53,16 @@ CASES = [
     Case("batch", 7),
     Case("none", 7, "predicted"),
     Case("none", 7, "least_likely"),
+    Case("none", 7, "similarity", "scaled", "softmin"),
+    Case("none", 7, "predicted", "scaled", "worst", 3),
+    # On two and four ranks: one target each, two groups, and more targets than ranks of a group.
+    *(Case("none", 8, "margin", "scaled", "mean", k, "dealt") for k in (2, 3, 4)),
+    Case("none", 7, "predicted", "scaled", "softmin", 3, "dealt"),
+    Case("batch", 7, "cross_entropy", "heads", "worst", 3, "dealt"),
+    Case("instance", 7, "relativistic", "heads", "weighted", 4, "dealt"),
+    Case("batch", 8, "distance", "heads", "weighted", 2, "dealt"),
 ]
+TARGETS = {"plain-w4": 1, "resnet8-w4": 2, "vgg-w4": 3, "plain-w3": 4}
 
 
 def spec(case: Case) -> AttackSpec:
@@ -60,8 +72,20 @@ def spec(case: Case) -> AttackSpec:
             "arch.width": 4, "arch.downs": 1, "arch.blocks": 1, "arch.norm": case.norm,
             "loss.name": case.loss, "loss.smoothness": 0.1, "optimizer.name": "momentum",
             "optimizer.lr": 0.1, "batch.size": case.batch, "augment.diversity": 0.5,
+            "targets.weighting": case.weighting, **_boosted(case),
+            **{f"targets.weight.{text}": 1 / k for text, k in _targets(case).items()},
         }
     )  # fmt: skip
+
+
+def _boosted(case: Case) -> dict[str, object]:
+    """All boosters where the targets are weighed, none elsewhere."""
+    strong = {"augment.smoothing": 5, "augment.copies": 2, "augment.normalization": 0.1}
+    return {} if case.weighting == "mean" else strong
+
+
+def _targets(case: Case) -> dict[str, int]:
+    return dict(list(TARGETS.items())[: case.targets])
 
 
 def split() -> Split:
@@ -71,20 +95,23 @@ def split() -> Split:
 
 
 def results(case: Case, world: World) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the first step's gradients and the parameters after five, by name."""
+    """Yield the first step's gradients and the parameters after three, by name."""
     images = split()
-    nets = [
-        freeze(build(text, channels=3, classes=4, size=10, seed=seed))
-        for text, seed in (("plain-w4", 1), ("resnet8-w4", 2))
-    ]
-    targets = [(net, CleanLogits(net, images.images)) for net in nets]
+    nets = {
+        text: freeze(build(text, channels=3, classes=4, size=10, seed=seed))
+        for text, seed in _targets(case).items()
+    }
+    targets = {text: (net, CleanLogits(net, images.images)) for text, net in nets.items()}
     network = None
     for seen, _, network in train_attack(
-        spec(case), images, targets, images=STEPS * case.batch, seed=5, world=world
-    ):
+        spec(case), images, targets, images=STEPS * case.batch, seed=5, world=world,
+        placement=case.placement,
+    ):  # fmt: skip
         if seen == case.batch:
             yield from ((f"grad{name}", p.grad.copy()) for name, p in network.namedparams())
     yield from ((f"after/{name}", array) for name, array in weights.arrays(network).items())
+    touched = [clean._known.any() for _, clean in targets.values()]
+    yield "computed", np.array(world.allgather(touched))
     everywhere = world.allgather(weights.digest(network))
     yield "digests", np.array([digest == everywhere[0] for digest in everywhere])
 

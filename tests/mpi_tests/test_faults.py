@@ -34,6 +34,7 @@ RECOVERED = [
     ("none", "complete", ""),
     ("raise on rank 0", "fail", "rank 0: ValueError: planted on rank 0"),
     ("raise on rank 1", "fail", "rank 1: ValueError: planted on rank 1"),
+    ("raise among exchanged images on rank 1", "fail", "rank 1: ValueError: planted on rank 1"),
     ("raise on both", "fail", "rank 0: ValueError: planted on rank 0; rank 1: ValueError"),
     ("interrupt inside a collective", "fail", "rank 1: KeyboardInterrupt"),
     ("rank 1 skips a collective", "fail", "ranks diverged"),
@@ -130,6 +131,13 @@ def test_bad_input_is_one_sentence_from_rank_0_and_exit_code_2(url: str, tmp_pat
     done = mpi(2, "-m", "study.worker", "--study", "other", "--storage", url, cwd=tmp_path)
     assert done.code == 2
     assert done.err.strip() == f"jigsaw: study 'other' is not in {url}; there are: s"
+
+
+def test_bad_input_found_while_preparing_is_one_sentence_too(url: str, tmp_path: Path) -> None:
+    queue(url, "none")
+    done = mpi(2, *WORKER, "--storage", url, cwd=tmp_path, UNPREPARED="1")
+    assert done.code == 2
+    assert done.err.strip().splitlines() == ["joined study s", "jigsaw: x is 3; allowed: 1, 2"]
 
 
 def test_too_many_failures_in_a_row_end_the_worker_with_exit_code_1(

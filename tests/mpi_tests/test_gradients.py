@@ -27,7 +27,7 @@ def job(tmp_path_factory: pytest.TempPathFactory):
     @cache
     def run(ranks: int) -> dict[str, np.ndarray]:
         path = tmp_path_factory.mktemp("job") / "result.npz"
-        run_job(ranks, Path(__file__).with_name("gradients_job.py"), path)
+        run_job(ranks, Path(__file__).with_name("gradients_job.py"), path, limit=180)
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
 
@@ -60,6 +60,20 @@ def test_parameters_and_statistics_stay_equal_bit_for_bit(job, case, ranks) -> N
     equal = job(ranks)[f"{case.name}:digests"]
     assert len(equal) == ranks
     assert equal.all()
+
+
+DEALT = [case for case in CASES if case.placement == "dealt" and case.loss == "margin"]
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+@pytest.mark.parametrize("case", DEALT, ids=lambda case: case.name)
+def test_each_target_is_computed_by_one_rank_of_each_group(job, case, ranks) -> None:
+    computed = job(ranks)[f"{case.name}:computed"]
+    assert computed.shape == (ranks, case.targets)
+    size = {(2, 2): 2, (2, 3): 2, (2, 4): 2, (4, 2): 2, (4, 3): 2, (4, 4): 4}[ranks, case.targets]
+    groups = computed.reshape(ranks // size, size, case.targets)
+    np.testing.assert_array_equal(groups.sum(axis=1), 1)
+    assert computed.any(axis=1).all()
 
 
 @pytest.mark.parametrize("ranks", RANKS)

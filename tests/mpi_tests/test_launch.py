@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from tests.mpi_tests.jobs import finish, start
+import pytest
+
+from tests.mpi_tests.jobs import finish, mpi, start
 
 COUNT = """
 import os
@@ -27,3 +29,54 @@ def test_what_the_user_says_about_threads_holds(tmp_path: Path) -> None:
         start(2, "-c", COUNT, cwd=tmp_path, OMP_NUM_THREADS="2", OPENBLAS_NUM_THREADS="2"), 60
     )
     assert done.out.splitlines() == ["{2} 2"] * 2, done.err
+
+
+ENDS = """
+import sys
+import click
+from study.errors import JigsawError, UsageError
+from study.launch import launch
+from study.world import mpi_world
+
+@click.command()
+@click.argument("rank", type=int)
+@click.argument("how")
+def verb(rank, how):
+    world = mpi_world(20)
+    if how != "after":
+        world.allgather(0)
+    if world.rank == rank and how in ("usage", "after"):
+        raise UsageError("x is 3; allowed: 1, 2")
+    if world.rank == rank and how == "click":
+        raise click.BadParameter("file does not exist here")
+    if world.rank == rank and how == "failure":
+        raise JigsawError("it broke")
+    if world.rank == rank and how == "stop":
+        raise KeyboardInterrupt
+    if how != "after":
+        world.allgather(1)
+
+launch(sys.argv[1:], verb)
+"""
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    ("how", "code", "said"),
+    [
+        ("usage", 2, "jigsaw: x is 3; allowed: 1, 2"),
+        ("after", 2, "jigsaw: x is 3; allowed: 1, 2"),
+        ("click", 2, "jigsaw: Invalid value: file does not exist here"),
+        ("failure", 1, "jigsaw: rank {rank}: study.errors.JigsawError: it broke"),
+        ("stop", 130, "jigsaw: stopped by a signal before 'allgather'"),
+    ],
+)
+def test_what_ends_the_command_on_one_rank_ends_it_on_all(
+    rank: int, how: str, code: int, said: str, tmp_path: Path
+) -> None:
+    done = mpi(2, "-c", ENDS, str(rank), how, cwd=tmp_path, limit=30)
+    first, *rest = done.err.strip().splitlines()
+    assert (done.code, rest) == (code, [])
+    if how == "stop":
+        first = first.replace("'end of the command'", "'allgather'")
+    assert first == said.format(rank=rank)

@@ -617,6 +617,13 @@ def test_a_split_cannot_be_written_and_leaves_its_arrays_alone():
         split.labels = labels
 
 
+@pytest.mark.parametrize(("count", "chosen"), [(1, [0]), (3, [0, 4, 9]), (10, list(range(10)))])
+def test_images_are_taken_evenly_from_a_sorted_split(count, chosen):
+    images = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
+    part = Split(images, np.arange(10, dtype=np.int32)).evenly(count)
+    assert part.labels.tolist() == part.images.ravel().tolist() == chosen
+
+
 @pytest.mark.parametrize(
     ("changes", "same"),
     [

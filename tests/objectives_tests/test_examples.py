@@ -1,14 +1,17 @@
-"""The example that brings its own images and its own classifier runs, and says what it needs."""
+"""Examples that bring their own images and classifiers run, and say what they need."""
 
 import csv
 import io
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from models.classifiers import build
 from objectives.data import load
 from objectives.evaluation import logits_of
 from objectives.targets import load_targets
@@ -72,3 +75,27 @@ def test_its_classifier_learns(here) -> None:
     net = load_targets([text], data, 6000, World())[text]
     right = logits_of(net, data.tune.images).argmax(1) == data.tune.labels
     assert right.mean() > 0.65
+
+
+def test_a_torch_classifier_is_trained_and_attacked(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'jigsaw[torch]'")
+    example = Path(shutil.copy(ROOT / "examples" / "torch_classifier.py", tmp_path))
+    text = f"torch:{example}:pretrained"
+    with pytest.raises(UsageError, match=r"torch_classifier\.pt is missing: run python .* first"):
+        build(text, channels=3, classes=10, size=32, seed=0)
+    done = subprocess.run(
+        [sys.executable, str(example), "--epochs", "1"], check=False, cwd=ROOT,
+        capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert float(re.search(r"accuracy (\d\.\d\d)", done.stdout)[1]) > 0.3
+    settings = {
+        "train": text, "tune": f"torch:{example}:ResNet", "report": "plain", "images": 64,
+        "tune_images": 50, "reports": 1, "epsilons": 16,
+    }  # fmt: skip
+    pairs = [f"--set={name}={value}" for name, value in settings.items()]
+    jigsaw(tmp_path, "create", "mine", "--pruner", "none", *pairs)
+    jigsaw(tmp_path, "worker", "mine", "--n-trials", "1")
+    (row,) = csv.DictReader(io.StringIO(jigsaw(tmp_path, "export", "mine")))
+    assert row["state"].lower() == "complete"
+    assert not (tmp_path / "cache").exists()

@@ -59,7 +59,7 @@ def test_some_images_keep_their_names(colours, tmp_path, monkeypatch, capsys) ->
     said = capsys.readouterr()
     assert said.out == f"{tmp_path}\n"
     assert said.err == f"4 images in {tmp_path}\n"
-    few = colours.report.spread(4)
+    few = colours.report.evenly(4)
     assert few.names == ("00000.png", "00003.png", "00007.png", "00011.png")
     assert sorted(p.name for p in tmp_path.glob("*.png")) == [*few.names]
     np.testing.assert_array_equal(read_adversarial(tmp_path, few), few.images)
@@ -86,7 +86,7 @@ def test_names_of_a_folder_are_those_of_its_files_as_png(tmp_path) -> None:
 @pytest.mark.parametrize("count", [0, 13])
 def test_more_images_than_there_are_cannot_be_chosen(colours, count) -> None:
     with pytest.raises(DataError) as raised:
-        colours.report.spread(count)
+        colours.report.evenly(count)
     assert str(raised.value) == f"{count} images are wanted, and there are 12"
 
 

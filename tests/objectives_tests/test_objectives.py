@@ -18,11 +18,12 @@ from objectives.attack import AttackObjective, AttackSettings, _budgets
 from objectives.baselines import noop, random_sign
 from objectives.classifier import ClassifierObjective, ClassifierSpec
 from objectives.evaluation import error_rates, network_attack
+from objectives.losses import LOSSES, TRUE_LABEL_LOSSES
 from objectives.retraining import retrain
 from objectives.spec import AttackSpec
 from study.errors import TrialPruned, UsageError
 from study.objective import Objective, Result, decode, encode, load_objective
-from study.space import Given, check_point
+from study.space import Given, fill_point
 from study.world import World
 
 TINY = {
@@ -135,18 +136,46 @@ def test_a_pruned_trial_stops_where_it_was_told(attack) -> None:
     assert chainer.config.train is True
 
 
-@pytest.mark.parametrize("loss", ["margin", "predicted", "least_likely"])
-@pytest.mark.parametrize("sampling", ["uniform", "small", "large"])
-def test_every_loss_and_sampling_trains(attack, loss, sampling) -> None:
-    spec = SPEC.model_copy(
-        update={
-            "loss": SPEC.loss.model_copy(update={"name": loss}),
-            "epsilon": SPEC.epsilon.model_copy(update={"sampling": sampling}),
-        }
-    )
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"loss.name": name} for name in (*LOSSES, *TRUE_LABEL_LOSSES)),
+        {"epsilon.sampling": "small"},
+        {"epsilon.sampling": "large"},
+        {"augment.smoothing": 5, "augment.copies": 2, "augment.normalization": 0.1},
+        {"targets.weighting": "softmin", "targets.temperature": 0.3},
+        {"targets.weighting": "worst"},
+        {
+            "targets.weighting": "weighted",
+            "targets.weight.plain-w8": 0.2,
+            "targets.weight.resnet8-w4": 1.0,
+        },
+    ],
+    ids=str,
+)
+def test_every_loss_sampling_booster_and_weighting_trains(attack, changes) -> None:
+    spec = AttackSpec.from_parameters(SPEC.parameters() | changes)
     report = Recorder()
     attack.evaluate(spec, World(), report)
     assert all(np.isfinite(logs["loss"]) for _, _, logs in report.calls)
+
+
+@pytest.mark.parametrize("changes", [{"loss.name": "cross_entropy"}, {"augment.smoothing": 5},
+    {"augment.copies": 2}, {"augment.normalization": 0.1}, {"targets.weighting": "worst"}])  # fmt: skip
+def test_what_is_searched_changes_what_is_learned(attack, changes) -> None:
+    spec = AttackSpec.from_parameters(SPEC.parameters() | changes)
+    plain, other = (retrain(attack, s, 0, World(), {}).network for s in (SPEC, spec))
+    assert weights.digest(plain) != weights.digest(other)
+
+
+def test_weights_of_other_targets_end_the_trial_in_one_sentence(attack) -> None:
+    spec = AttackSpec.from_parameters(
+        SPEC.parameters() | {"targets.weighting": "weighted", "targets.weight.vgg": 1.0}
+    )
+    with pytest.raises(
+        UsageError, match=r"targets\.weight names vgg; allowed: .* plain-w8, resnet8"
+    ):
+        attack.evaluate(spec, World(), Recorder())
 
 
 @pytest.mark.parametrize(
@@ -207,7 +236,7 @@ def test_settings_build_the_same_objective_again(kind: type[Objective], settings
 @pytest.mark.parametrize(("kind", "settings"), OBJECTIVES)
 def test_the_default_is_a_point_of_the_space_and_survives_json(kind, settings) -> None:
     objective = kind(**settings)
-    point = check_point(objective.suggest, objective.default)
+    point = fill_point(objective.suggest, objective.default, {})
     spec = objective.suggest(Given(point))
     assert decode(objective, encode(objective, spec)) == spec
 
@@ -295,3 +324,21 @@ def test_bad_classifier_specs_are_explained(classifier, fields, said) -> None:
     with pytest.raises(UsageError) as raised:
         decode(classifier, json.dumps(fields).encode())
     assert str(raised.value) == said
+
+
+def test_a_classifier_study_wants_one_rank(classifier) -> None:
+    world = World()
+    world.size = 2
+    with pytest.raises(UsageError, match="trained on one rank, and this job has 2; start as many"):
+        classifier.prepare(world)
+
+
+@pytest.mark.parametrize(("widest", "width"), [(8, 8), (16, 16), (128, 16)])
+def test_the_default_is_no_wider_than_what_is_searched(widest, width) -> None:
+    objective = AttackObjective(**TINY, widest=widest)
+    assert objective.default["arch.width"] == width
+    spec = objective.suggest(Given(objective.default))
+    default = AttackSpec()
+    assert spec == default.model_copy(
+        update={"arch": default.arch.model_copy(update={"width": width})}
+    )

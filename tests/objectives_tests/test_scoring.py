@@ -193,7 +193,7 @@ class TestFolders:
         (["noop", "--data", "digits"], "say what to score on: --study NAME, or --data DATA"),
         (["nobody", *FREE], "attack 'nobody' is neither a folder nor a baseline such as fgsm"),
         (["fgsm", *FREE], "attack 'fgsm' takes gradients from classifiers; name them with --train A,B"),
-        (["noop", "noop", *FREE], "two attacks are called 'noop'; write NAME=noop for one of them"),
+        (["noop", "noop", *FREE], "two attacks are called 'noop'; write another name, NAME=FOLDER, for one"),
         (["noop", *FREE, "--epsilons", "4,x"], "--epsilons is '4,x'; allowed: integers 0..255"),
         (["noop", *FREE, "--classifiers", "vggg"], "classifier is 'vggg': allowed are plain"),
         (["noop", *FREE, "--classifiers", "jpeg:0+vgg"], "defence 'jpeg:0': allowed is a quality"),

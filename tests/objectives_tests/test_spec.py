@@ -1,6 +1,7 @@
 """The spec of an attack trial: JSON both ways, frozen, explained, and equal to its point of the space."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +11,10 @@ from models.generators import GENERATORS
 from objectives.spec import AttackSpec, suggest
 from study.errors import UsageError
 from study.objective import explain
-from study.space import Given, Suggester, check_point, walk
+from study.space import Given, Suggester, fill_point, walk
+
+TARGETS = ("vgg", "nets.py:Net@1", "plain")
+draw = partial(suggest, targets=TARGETS)
 
 
 class Random:
@@ -38,7 +42,7 @@ class Random:
 
 def drawn(seed: int) -> tuple[AttackSpec, dict[str, object]]:
     trial: Suggester = Random(seed)
-    return suggest(trial), trial.drawn
+    return draw(trial), trial.drawn
 
 
 SPECS = [AttackSpec(), *(drawn(seed)[0] for seed in range(20))]
@@ -48,12 +52,12 @@ SPECS = [AttackSpec(), *(drawn(seed)[0] for seed in range(20))]
 def test_every_point_that_can_be_drawn_builds_its_spec(seed) -> None:
     spec, point = drawn(seed)
     assert {name: spec.parameters()[name] for name in point} == point
-    assert check_point(suggest, point) == point
+    assert fill_point(draw, point, {}) == point
 
 
 def test_every_end_of_every_domain_builds_a_spec() -> None:
     seen = set()
-    for condition, domain in walk(suggest):
+    for condition, domain in walk(draw):
         ends = domain.choices if domain.choices is not None else (domain.low, domain.high)
         for value in ends:
             first = {name: held[0] for name, held in condition.items()}
@@ -76,13 +80,43 @@ def _corner(wanted: dict[str, object]) -> tuple[AttackSpec, dict[str, object]]:
         suggest_float = suggest_int
 
     trial = Corner(0)
-    return suggest(trial), trial.drawn
+    return draw(trial), trial.drawn
 
 
-def test_margin_alone_has_a_confidence() -> None:
-    for seed in range(30):
-        spec, point = drawn(seed)
-        assert ("loss.confidence" in point) == (spec.loss.name == "margin")
+@pytest.mark.parametrize(
+    ("name", "switch", "values"),
+    [
+        ("loss.confidence", "loss.name", ("margin",)),
+        ("loss.depth", "loss.name", ("similarity", "distance")),
+        ("targets.temperature", "targets.weighting", ("softmin",)),
+        *((f"targets.weight.{text}", "targets.weighting", ("weighted",)) for text in TARGETS),
+    ],
+)
+def test_parameters_exist_where_they_mean_something(name, switch, values) -> None:
+    assert {d.name: when for when, d in walk(draw)}[name] == {switch: values}
+    for seed in range(40):
+        _, point = drawn(seed)
+        assert (name in point) == (point[switch] in values)
+
+
+@pytest.mark.parametrize("targets", [(), ("vgg",)])
+def test_one_target_is_not_weighed(targets) -> None:
+    asked = {d.name for _, d in walk(partial(suggest, targets=targets))}
+    assert not [name for name in asked if name.startswith("targets.")]
+
+
+def test_a_specs_weights_are_parameters_of_their_own() -> None:
+    names = {f"targets.weight.{text}": k + 1.0 for k, text in enumerate(TARGETS)}
+    spec = AttackSpec.from_parameters({"targets.weighting": "weighted", **names})
+    assert spec.targets.weight == dict(zip(TARGETS, (1.0, 2.0, 3.0), strict=True))
+    assert {k: v for k, v in spec.parameters().items() if "weight." in k} == names
+
+
+def test_a_spec_from_before_there_were_boosters_and_weights_still_opens() -> None:
+    old = json.loads(AttackSpec().model_dump_json())
+    del old["targets"], old["loss"]["depth"]
+    old["augment"] = {"flip": True, "diversity": 0.3}
+    assert AttackSpec.model_validate(old) == AttackSpec()
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -108,10 +142,12 @@ def test_what_is_left_out_keeps_its_default() -> None:
 
 def test_the_default_spec_lies_in_the_space() -> None:
     given = Given(AttackSpec().parameters())
-    assert suggest(given) == AttackSpec()
+    assert draw(given) == AttackSpec()
 
 
-@pytest.mark.parametrize("place", ["batch", "arch", "epsilon", "loss", "optimizer", "augment"])
+@pytest.mark.parametrize(
+    "place", ["batch", "arch", "epsilon", "loss", "targets", "optimizer", "augment"]
+)
 def test_specs_are_frozen(place) -> None:
     spec = AttackSpec()
     with pytest.raises(ValidationError, match="frozen"):
@@ -134,6 +170,12 @@ def test_specs_are_frozen(place) -> None:
         ),
         ({"loss.confidence": -1.0}, "loss.confidence is -1.0: input should be greater than or"),
         ({"loss.weight": 1.0}, "loss.weight is 1.0: extra inputs are not permitted"),
+        ({"loss.depth": 1.5}, "loss.depth is 1.5: input should be less than or equal to 1"),
+        ({"augment.smoothing": 4}, "augment.smoothing is 4: a kernel has an odd number of pixels"),
+        ({"augment.copies": 0}, "augment.copies is 0: input should be greater than or equal to 1"),
+        ({"targets.temperature": 0.0}, "targets.temperature is 0.0: input should be greater than"),
+        ({"targets.weighting": "best"}, "targets.weighting is 'best': input should be 'mean', 'so"),
+        ({"targets.weight.a.py:N": 0.0}, "targets.weight.a.py:N is 0.0: input should be greater"),
         ({"epsilon.values": (8, 4)}, "epsilon.values is (8, 4): budgets must be increasing inte"),
         ({"epsilon.values": ()}, "epsilon.values is (): tuple should have at least 1 item"),
         ({"augment.diversity": 1.5}, "augment.diversity is 1.5: input should be less than or"),

@@ -16,6 +16,7 @@ from models.defences import split_defences
 from models.pixels import to_unit
 from objectives import targets
 from objectives.boosters import flip
+from objectives.classifier import ClassifierSpec, train_classifier
 from objectives.data import DataSet, Split
 from objectives.targets import (
     CleanLogits,
@@ -24,7 +25,7 @@ from objectives.targets import (
     load_targets,
     parse_target,
 )
-from study.errors import DataError, UsageError
+from study.errors import DataError, TrialInterrupted, UsageError
 from study.world import World
 
 TEXT = "plain-w2"
@@ -51,13 +52,13 @@ class Net(chainer.Chain):
 @pytest.fixture
 def trained(monkeypatch) -> list[str]:
     """The classifiers that were really trained, in order."""
-    found, train = [], targets._train_alone
+    found, train = [], targets.train_classifier
 
-    def count(text, data, images):
-        found.append(text)
-        return train(text, data, images)
+    def count(spec, data, images, seed, world):
+        found.append(f"{spec.classifier}@{seed}" if seed else spec.classifier)
+        return train(spec, data, images, seed, world)
 
-    monkeypatch.setattr(targets, "_train_alone", count)
+    monkeypatch.setattr(targets, "train_classifier", count)
     return found
 
 
@@ -71,6 +72,26 @@ def test_the_second_call_loads_the_same_bits(digits, trained, cache) -> None:
     assert trained == [TEXT]
     assert weights.digest(first[TEXT]) == weights.digest(again[TEXT])
     assert re.fullmatch(r"plain-w2-[0-9a-f]{16}\.npz", *files(cache))
+
+
+@pytest.mark.parametrize("images", [64, 512, 700, 1100])
+def test_ranks_meet_while_they_train_and_nothing_is_lost(digits, images) -> None:
+    met, world = [], World()
+    world.check = met.append
+    net = load_targets([TEXT], digits, images, world)[TEXT]
+    spec = ClassifierSpec(classifier=TEXT)
+    *_, (_, alone) = train_classifier(spec, digits, images, 0, World())
+    assert weights.digest(net) == weights.digest(alone)
+    meetings = [call for call in met if call.startswith("training of classifiers")]
+    assert meetings == [f"training of classifiers at {at} images" for at in range(0, images, 512)]
+
+
+def test_a_signal_is_heard_while_classifiers_train(digits, cache) -> None:
+    world = World()
+    world.interrupted = True
+    with pytest.raises(TrialInterrupted):
+        load_targets([TEXT], digits, 2048, world)
+    assert not cache.exists()
 
 
 def test_training_is_a_function_of_what_names_the_file(digits, trained, cache) -> None:
@@ -150,6 +171,43 @@ def test_pretrained_weights_are_never_trained(digits, trained, cache, tmp_path) 
     assert not cache.exists()
 
 
+TORCH = """
+import torch
+
+class Net(torch.nn.Sequential):
+    def __init__(self):
+        super().__init__(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+"""
+
+
+def test_torch_modules_are_never_trained(digits, trained, cache, tmp_path) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'jigsaw[torch]'")
+    (tmp_path / "net.py").write_text(TORCH)
+    text = f"torch:{tmp_path}/net.py:Net"
+    first, again = (load_targets([text], digits, 64, World())[text] for _ in range(2))
+    assert first.frozen
+    assert weights.digest(first) == weights.digest(again)
+    assert not trained
+    assert not cache.exists()
+
+
+class Other(World):
+    """A rank whose peer brought another file."""
+
+    def allgather(self, value):
+        return [value, dict.fromkeys(value, "0" * 64)]
+
+
+def test_ranks_with_different_weights_do_not_start(digits, tmp_path) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'jigsaw[torch]'")
+    (tmp_path / "net.py").write_text(TORCH)
+    text = f"torch:{tmp_path}/net.py:Net"
+    with pytest.raises(
+        UsageError, match=r"net\.py:Net' has other weights on rank 1 than on rank 0"
+    ):
+        load_targets([text], digits, 64, Other())
+
+
 @pytest.mark.parametrize(
     ("text", "name", "seed"),
     [
@@ -187,6 +245,9 @@ def test_what_is_no_seed_is_refused(seed) -> None:
         ("npz:net.npz", "median:3+npz:x/../net.npz"),
         ("vgg~pgd", "vgg~pgd:8x7"),
         ("x/../net.py:Net~pgd", "jpeg:50+net.py:Net~pgd"),
+        ("onnx:x/../net.onnx", "onnx:net.onnx"),
+        ("torch:x/../net.py:Net", "torch:net.py:Net@0"),
+        ("torch:package.module:Net", "torch:package.module:Net@0"),
     ],
 )
 def test_one_classifier_in_two_sets_is_refused_however_it_is_written(train, tune) -> None:
@@ -208,6 +269,8 @@ def test_one_classifier_in_two_sets_is_refused_however_it_is_written(train, tune
         ("vgg~pgd", "vgg~pgd:4"),
         ("vgg", "jpeg:50+vgg@1"),
         ("bits:3+vgg", "jpeg:50+vgg@1"),
+        ("torch:a.py:A", "a.py:A"),
+        ("torch:a.py:A", "torch:a.py:A@1"),
     ],
 )
 def test_different_classifiers_are_different(train, tune) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from objectives.spec import OptimizerSpec
-from objectives.training import Batch, _order, _share, fit, milestone
+from objectives.training import Batch, _order, fit, milestone, share
 from study.errors import UsageError
 from study.world import World
 
@@ -116,10 +116,10 @@ def test_the_order_is_the_seeds_alone() -> None:
 @settings(deadline=None)
 @given(st.integers(1, 100), st.integers(1, 9))
 def test_shares_cover_the_batch_and_differ_by_one(count, size) -> None:
-    shares = [_share(count, SimpleNamespace(rank=r, size=size)) for r in range(size)]
-    covered = [k for share in shares for k in range(count)[share]]
+    shares = [share(count, rank, size) for rank in range(size)]
+    covered = [k for part in shares for k in range(count)[part]]
     assert covered == list(range(count))
-    lengths = [share.stop - share.start for share in shares]
+    lengths = [part.stop - part.start for part in shares]
     assert max(lengths) - min(lengths) <= 1
 
 

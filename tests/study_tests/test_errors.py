@@ -21,6 +21,14 @@ def test_a_failed_trial_says_the_last_line_of_each_rank(
     assert error.failures == failures
 
 
+@pytest.mark.parametrize(
+    ("refusals", "said"),
+    [({}, "None"), ({1: "x is 3"}, "None"), ({1: "x is 3", 0: "y is 4"}, "y is 4")],
+)
+def test_what_all_ranks_refuse_is_a_refusal(refusals: dict[int, str], said: str) -> None:
+    assert str(TrialFailed({0: "A: a", 1: "B: b"}, refusals).refusal) == said
+
+
 def test_the_tree_of_errors() -> None:
     ours = [e for e in vars(errors).values() if isinstance(e, type)]
     assert all(issubclass(error, JigsawError) for error in ours)

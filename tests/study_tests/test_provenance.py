@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -83,11 +84,25 @@ FAILED = Outcome("failed", failures={1: "Traceback\nValueError: no"})
 def test_progress_is_a_line_per_trial_on_stderr(
     outcome: Any, best: float | None, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    progress = shown()
-    progress("prepare", {"study": "s"})
-    progress("trial", {"number": 3})
-    progress("report", {"step": 1, "value": 0.1})
-    progress("end", {"number": 3, "outcome": outcome, "best": best})
+    with shown() as progress:
+        progress("prepare", {"study": "s"})
+        progress("trial", {"number": 3})
+        progress("report", {"step": 1, "value": 0.1})
+        progress("end", {"number": 3, "outcome": outcome, "best": best})
     out, err = capsys.readouterr()
     assert err.splitlines() == ["joined study s", line]
     assert out == ""
+
+
+def test_a_terminal_has_its_cursor_back_when_no_trial_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terminal = StringIO()
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with shown() as progress:
+        progress("prepare", {"study": "s"})
+    hidden, visible = "\x1b[?25l", "\x1b[?25h"
+    assert hidden in terminal.getvalue()
+    assert terminal.getvalue().rindex(visible) > terminal.getvalue().rindex(hidden)

@@ -50,6 +50,7 @@ def test_another_form_is_refused(text: str) -> None:
             r"ModuleNotFoundError: No module named 'nowhere.*line 1\)$",
         ),
         ("x = 1\ny = 1 / 0\n", r"ZeroDivisionError: division by zero \(.*mine\.py, line 2\)$"),
+        ("import sys\nsys.exit(0)\n", r"cannot be imported: SystemExit: 0 \(.*mine\.py, line 2\)$"),
         ("def f(:\n", r"cannot be imported: SyntaxError: .*mine\.py, line 1\)$"),
     ],
 )

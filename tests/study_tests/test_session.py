@@ -134,7 +134,37 @@ def test_a_suggest_that_raises_leaves_a_failed_trial(create: Any, database_url: 
         session.ask({})
     trial = last(session, database_url)
     assert trial.state == TrialState.FAIL
-    assert trial.user_attrs["failure"] == "suggest: RuntimeError: no such spec"
+    assert trial.user_attrs["failure"] == "asking: RuntimeError: no such spec"
+    session.abandon("nothing is left to fail")
+
+
+@pytest.mark.parametrize("extra", [{}, {"hosts": object()}])
+def test_a_trial_belongs_to_its_worker_before_anything_can_fail(
+    create: Any, database_url: str, monkeypatch: pytest.MonkeyPatch, extra: Any
+) -> None:
+    create()
+    session = open_session(database_url, "s", {})
+    if not extra:
+        monkeypatch.setattr(module, "provenance", lambda: 1 / 0)
+    with pytest.raises((ZeroDivisionError, TypeError)):
+        session.ask(extra)
+    trial = last(session, database_url)
+    assert trial.state == TrialState.FAIL
+    assert trial.user_attrs["failure"].startswith("asking: ")
+    assert trial.user_attrs["owner"]["pid"] == os.getpid()
+
+
+def test_a_result_that_cannot_be_kept_fails_the_trial(
+    session: Session, database_url: str, tmp_path: Any
+) -> None:
+    (tmp_path / "artifacts").write_text("a file where the folder should be")
+    session.ask({})
+    session.record(1, 0.5, {})
+    with pytest.raises(FileExistsError):
+        session.finish(Outcome("complete", Result(0.75, files={"a.txt": b"a"}), cost=COST))
+    trial = last(session, database_url)
+    assert trial.state == TrialState.FAIL
+    assert trial.user_attrs["failure"].startswith("storing the result: FileExistsError: ")
     session.abandon("nothing is left to fail")
 
 

@@ -12,7 +12,6 @@ from study.space import (
     Domain,
     Given,
     Suggester,
-    check_point,
     condition_text,
     describe,
     fill_point,
@@ -217,7 +216,6 @@ def test_condition_text(condition: Any, text: str) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"loss": "log"}, "parameter 'optimizer' is missing; allowed: adam | sgd"),
         ({"loss": "lgo"}, "parameter 'loss' is 'lgo'; allowed: margin | hinge | log"),
         (
             {"loss": "log", "optimizer": "adam", "c": 0.5},
@@ -235,7 +233,7 @@ def test_condition_text(condition: Any, text: str) -> None:
 )
 def test_a_point_outside_the_space_is_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        check_point(nested, values)
+        fill_point(nested, values, {})
     assert str(caught.value) == message
 
 
@@ -299,7 +297,7 @@ SPACES = [suggest_attack, nested, layers, ranged, paired, shifting]
 def test_every_point_that_is_drawn_passes_the_check(seed: int, space: Any) -> None:
     drawn = Drawn(seed)
     space(drawn)
-    assert check_point(space, drawn.values) == drawn.values
+    assert fill_point(space, drawn.values, {}) == drawn.values
 
 
 @given(seed=st.integers(0, 2**32), space=st.sampled_from(SPACES))
@@ -315,3 +313,10 @@ def test_what_is_asked_at_a_point_is_what_the_walk_says(seed: int, space: Any) -
         if all(drawn.values.get(name) in held for name, held in condition.items())
     }
     assert holding == {str((d.name, str(d))) for d in point.asked.values()}
+
+
+def test_what_a_point_lacks_is_named() -> None:
+    with pytest.raises(
+        UsageError, match=r"^parameter 'optimizer' is missing; allowed: adam \| sgd$"
+    ):
+        nested(Given({"loss": "log"}))

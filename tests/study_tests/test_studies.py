@@ -24,7 +24,7 @@ from study.search.studies import (
     record_retrained,
     study_names,
 )
-from study.space import check_point
+from study.space import fill_point
 from tests.study_tests.tiny import HERE, Tiny
 
 Create = Callable[..., Study]
@@ -78,7 +78,7 @@ def test_trial_0_keeps_to_what_is_fixed(
     assert queued(study) == [first]
     drawn = point(study)
     assert first.items() <= drawn.items()
-    assert check_point(Tiny().suggest, drawn) == drawn
+    assert fill_point(Tiny().suggest, drawn, {}) == drawn
 
 
 def test_without_a_default_the_sampler_begins(create: Create) -> None:
@@ -311,3 +311,35 @@ def test_a_study_continued_in_another_process_draws_the_same(
         drawn[name] = [t.params for t in study.trials]
     assert drawn["whole"] == drawn["parts"]
     assert build_sampler(Conditions(seed=4)) is not None
+
+
+@pytest.mark.parametrize(
+    ("given", "seed"),
+    [({}, 7), ({"seed": 3}, 3), ({"seed": 3, "settings": {"seed": 5}}, 5), ({"settings": {"seed": 5}}, 5)],
+)  # fmt: skip
+def test_the_seed_of_the_study_is_that_of_training_unless_a_setting_says_otherwise(
+    create: Any, database_url: str, given: Any, seed: int
+) -> None:
+    create(objective="Seeded", **given)
+    remembered = conditions_of(load_study(database_url, "s"))
+    assert remembered is not None
+    assert remembered.settings == {"seed": seed}
+    assert remembered.seed == given.get("seed", 0)
+
+
+def test_a_worker_that_joins_while_a_study_is_made_never_reads_defaults(
+    create: Any, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever has been written when it looks: all conditions and the default spec, or no study of ours."""
+    seen, write = [], Study.set_user_attr
+
+    def look(study: Study, key: str, value: Any) -> None:
+        write(study, key, value)
+        other = load_study(database_url, "s")
+        seen.append((conditions_of(other), len(other.trials)))
+
+    monkeypatch.setattr(Study, "set_user_attr", look)
+    create(sampler="random", seed=3)
+    final = conditions_of(load_study(database_url, "s"))
+    assert [found for found, _ in seen if found is not None] == [final]
+    assert [trials for found, trials in seen if found is not None] == [1]

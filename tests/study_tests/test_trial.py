@@ -54,6 +54,11 @@ def test_a_number_or_a_result_completes_the_trial(found: Any, value: float) -> N
         (None, "float() argument must be a string or a real number, not 'NoneType'"),
         (Result(0.5, {"x": np.float32(1)}), "attribute 'x' cannot be stored: Object of type float32"),
         (Result(0.5, {"ok": 1, "x": {1, 2}}), "attribute 'x' cannot be stored: Object of type set"),
+        (Result(0.5, files={"a/b": b""}), "the trial's file 'a/b' cannot be stored; allowed: a plain file name"),
+        (Result(0.5, files={"..": b""}), "the trial's file '..' cannot be stored"),
+        (Result(0.5, files={"": b""}), "the trial's file '' cannot be stored"),
+        (Result(0.5, files={3: b""}), "the trial's file 3 cannot be stored"),  # type: ignore[dict-item]
+        (Result(0.5, files={"a": "text"}), "the trial's file 'a' holds str; allowed: bytes"),  # type: ignore[dict-item]
     ],
 )  # fmt: skip
 def test_a_result_that_cannot_be_stored_fails_the_trial(found: Any, reason: str) -> None:

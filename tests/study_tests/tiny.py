@@ -1,5 +1,7 @@
 """Objectives small enough to see through."""
 
+import os
+import signal
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -79,6 +81,37 @@ class Refusing(Tiny):
     def suggest(self, trial: Suggester) -> dict[str, Any]:
         trial.suggest_categorical("kind", self.kinds)
         raise RuntimeError("no such spec")
+
+
+class Seeded(Tiny):
+    """Has a seed of its own."""
+
+    def __init__(self, seed: int = 7) -> None:
+        super().__init__()
+        self.seed = seed
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"seed": self.seed}
+
+
+class SignalledAsking(Tiny):
+    """A signal comes while a trial is asked for, not while the space is looked at."""
+
+    def suggest(self, trial: Suggester) -> dict[str, Any]:
+        if hasattr(trial, "number"):
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().suggest(trial)
+
+
+class SignalledReporting(Tiny):
+    """A signal comes before the first report; without being told it would never end."""
+
+    def evaluate(self, spec: dict[str, Any], world: World, report: Report) -> float:
+        os.kill(os.getpid(), signal.SIGINT)
+        for step in range(1, 100):
+            report(step, float(step))
+        return 1.0
 
 
 class Unfinished(Objective):

@@ -1,0 +1,246 @@
+"""An attack network in torch answers as in Chainer, and needs nothing but torch."""
+
+import json
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+from typing import Any, get_args
+
+import models  # noqa: F401  makes Chainer importable
+
+# isort: split
+import chainer
+import chainer.functions as F
+import numpy as np
+import pytest
+
+from models import kernels
+from models.generators import GENERATORS, AttackNetwork, Epsilons, build, parse_arch
+from models.norms import Norm
+from models.package import save_package
+from models.pixels import to_unit
+from study.errors import DataError, UsageError
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'jigsaw[torch]'")
+
+from models.pytorch import attack_network  # noqa: E402  needs what is skipped without
+from models.pytorch.export import convert, export_torch, load_torch  # noqa: E402
+from models.pytorch.tracing import trace  # noqa: E402
+
+VALUES = (2, 4, 16)
+SHAPES = {
+    "resnet": ({"blocks": 0, "downs": 1}, {"blocks": 2, "downs": 3}),
+    "unet": ({"depth": 1}, {"depth": 4}),
+}
+CASES = [
+    {"name": name, "norm": kind, **shape, "mode": mode}
+    for name, shapes in SHAPES.items()
+    for shape, kind, mode in product(shapes, get_args(Norm), ("heads", "scaled"))
+]
+SIZES = [(16, 16), (1, 1), (7, 9), (3, 33)]
+every = pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
+
+
+def make(case: dict[str, Any], channels: int = 3, seed: int = 0) -> AttackNetwork:
+    """A network whose batch statistics have moved, as training moves them."""
+    arch = parse_arch({"width": 4} | {k: v for k, v in case.items() if k != "mode"})
+    epsilons = Epsilons(mode=case["mode"], values=VALUES)
+    network = build(arch, epsilons, channels=channels, seed=seed)
+    network.head_b.array[...] = np.linspace(-1, 1, network.head_b.size).reshape(
+        network.head_b.shape
+    )
+    network(images(channels, (16, 16)).astype(network.head_w.dtype), np.full(4, 4))
+    return network
+
+
+def images(channels: int, size: tuple[int, int]) -> np.ndarray:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, channels, *size), dtype=np.uint8)
+    pixels[0], pixels[1] = 0, 255
+    return to_unit(pixels)
+
+
+def attacked(network: AttackNetwork, x: np.ndarray, epsilon: np.ndarray) -> np.ndarray:
+    with chainer.no_backprop_mode(), chainer.using_config("train", False):
+        return network(x, epsilon).array
+
+
+def test_every_generator_is_exported_here() -> None:
+    assert set(SHAPES) == set(GENERATORS)
+
+
+@every
+def test_outputs_are_equal_at_every_size(case) -> None:
+    with chainer.using_config("dtype", np.dtype(np.float64)):
+        network = make(case, channels=1 + 2 * (case["norm"] == "batch"))
+    converted, budgets = convert(network), np.array([1, 4, 11, 200])
+    for size in SIZES:
+        x = images(network.channels, size).astype(np.float64)
+        found = converted(torch.from_numpy(x), torch.from_numpy(budgets)).numpy()
+        assert found.shape == x.shape
+        np.testing.assert_allclose(found, attacked(network, x, budgets), atol=1e-9)
+
+
+@pytest.mark.parametrize("provider", ["chainer", "torch"])
+@pytest.mark.parametrize("case", CASES[::2], ids=lambda case: "-".join(map(str, case.values())))
+def test_outputs_are_equal_in_float32_whatever_kernels_compute(case, provider: str) -> None:
+    x = np.random.default_rng(3).random((4, 3, 31, 34)).astype(np.float32)
+    with kernels.using(provider):
+        network = make(case)
+        expected, converted = attacked(network, x, np.full(4, 8)), convert(network)
+    np.testing.assert_allclose(converted(torch.from_numpy(x), 8).numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES[::2], ids=lambda case: "-".join(map(str, case.values())))
+def test_gradients_with_respect_to_the_images_are_right(case) -> None:
+    converted = convert(make(case)).double()
+    image = torch.from_numpy(images(3, (8, 8))[2:]).double() * 0.8 + 0.1
+    assert torch.autograd.gradcheck(
+        lambda x: converted(x, 4), image.requires_grad_(), fast_mode=True
+    )
+
+
+def test_one_budget_or_one_per_image() -> None:
+    converted, x = convert(make(CASES[0])), torch.from_numpy(images(3, (7, 9)))
+    one = converted(x, 16)
+    torch.testing.assert_close(converted(x, torch.full((4,), 16)), one)
+    torch.testing.assert_close(converted(x[:1], 2), converted(x, torch.tensor([2, 4, 4, 4]))[:1])
+    assert (one - x).abs().max() <= 16 / 255 + 1e-6
+
+
+def test_it_is_a_module_like_any_other() -> None:
+    network = make(CASES[0])
+    converted, x = convert(network), torch.from_numpy(images(3, (8, 8)))
+    assert not any(p.requires_grad for p in converted.parameters())
+    assert sum(p.numel() for p in converted.parameters()) >= network.count_params()
+    again = convert(make(CASES[0], seed=1))
+    assert not torch.equal(again(x, 4), converted(x, 4))
+    again.load_state_dict(converted.state_dict())
+    assert torch.equal(again(x, 4), converted(x, 4))
+    assert converted.double()(x.double(), 4).dtype == torch.float64
+
+
+# ---- folders
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    save_package(tmp_path / "package", make(CASES[0]), {"study": "demo"})
+    return tmp_path / "package"
+
+
+ALONE = """
+import sys
+sys.modules.update(dict.fromkeys(("chainer", "models", "study", "objectives", "onnx"), None))
+import numpy as np, torch
+network = torch.hub.load(sys.argv[1], "attack_network", source="local")
+x = torch.from_numpy(np.load(sys.argv[2]))
+np.save(sys.argv[3], network(x, 16).numpy())
+"""
+
+
+def test_the_folder_needs_torch_alone(package: Path, tmp_path: Path) -> None:
+    folder = export_torch(package, tmp_path / "deep" / "torch")
+    assert sorted(p.name for p in folder.iterdir()) == ["CARD.md", "hubconf.py", "network.pt"]
+    assert [p.name for p in folder.parent.iterdir()] == ["torch"]
+    x = images(3, (9, 17))
+    np.save(tmp_path / "x.npy", x)
+    paths = [str(folder), str(tmp_path / "x.npy"), str(tmp_path / "y.npy")]
+    done = subprocess.run(
+        [sys.executable, "-I", "-W", "error", "-c", ALONE, *paths], cwd=tmp_path, check=False,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    expected = attacked(make(CASES[0]), x, np.full(4, 16))
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, atol=1e-5)
+
+
+def test_a_package_is_a_torch_module_in_this_process(package: Path) -> None:
+    x = images(3, (9, 17))
+    found = load_torch(package)(torch.from_numpy(x), 4).numpy()
+    np.testing.assert_allclose(found, attacked(make(CASES[0]), x, np.full(4, 4)), atol=1e-5)
+
+
+def test_an_existing_folder_is_left_alone(package: Path, tmp_path: Path) -> None:
+    (tmp_path / "torch").mkdir()
+    with pytest.raises(UsageError, match=r"^torch folder '.*torch' exists; name another$"):
+        export_torch(package, tmp_path / "torch")
+    assert not list((tmp_path / "torch").iterdir())
+
+
+def test_another_format_is_refused(package: Path, tmp_path: Path) -> None:
+    place = export_torch(package, tmp_path / "torch") / "network.pt"
+    torch.save(torch.load(place, weights_only=True) | {"format": 2}, place)
+    with pytest.raises(ValueError, match=r"network\.pt' has format 2: expected 1"):
+        attack_network.attack_network(place)
+
+
+def test_a_missing_package_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"package '.*absent' has no package\.json"):
+        export_torch(tmp_path / "absent", tmp_path / "torch")
+
+
+# ---- what cannot be exported
+
+
+class Sine(chainer.Chain):
+    def forward(self, x: chainer.Variable) -> chainer.Variable:
+        return F.sin(x)
+
+
+def test_a_function_without_an_operator_is_named() -> None:
+    with pytest.raises(
+        UsageError, match=r"^the network holds Sin, which has no operator .*: allowed are Conv"
+    ):
+        trace(Sine(), np.zeros((1, 3, 8, 8), np.float32))
+
+
+def test_other_parts_of_a_network_are_refused() -> None:
+    network = make(CASES[0])
+    with network.init_scope():
+        network.hint = chainer.links.Linear(2, 2)
+    with pytest.raises(
+        UsageError, match=r"holds hint/W, hint/b: what can be exported .* without hints"
+    ):
+        convert(network)
+
+
+def test_another_mode_is_refused() -> None:
+    network = make(CASES[0])
+    network.epsilons = network.epsilons.model_copy(update={"mode": "film"})
+    with pytest.raises(
+        UsageError, match=r"is 'film': what can be exported to torch is heads, scaled"
+    ):
+        convert(network)
+
+
+def test_a_module_that_differs_never_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    operators = {**attack_network.OPERATORS, "Relu": lambda a, x: x}
+    monkeypatch.setattr(attack_network.Graph.__init__, "__defaults__", (operators,))
+    with pytest.raises(UsageError, match=r"differs from the network by \d\.\de-0\d on images"):
+        convert(make(CASES[0]))
+
+
+# ---- the command
+
+
+def jigsaw(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "study", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_the_command_says_where_the_network_is(package: Path, tmp_path: Path) -> None:
+    done = jigsaw("export-torch", str(package), str(tmp_path / "torch"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tmp_path / 'torch'}\n"
+    kept = torch.load(tmp_path / "torch" / "network.pt", weights_only=True)
+    assert json.loads((package / "package.json").read_text())["channels"] == 3
+    assert kept["description"]["channels"] == 3
+
+
+def test_the_command_refuses_in_one_sentence(tmp_path: Path) -> None:
+    done = jigsaw("export-torch", str(tmp_path / "absent"), str(tmp_path / "torch"))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "has no package.json" in done.stderr

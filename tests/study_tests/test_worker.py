@@ -1,0 +1,66 @@
+"""A whole worker in one process: what it leaves in the database when it is stopped or goes wrong."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from study.errors import TrialInterrupted
+from study.search.studies import load_study
+from study.worker import Plan, run_worker
+from study.world import World
+
+
+def self_world() -> World:
+    """One rank again, behind the communicator that several ranks use."""
+    from mpi4py import MPI
+
+    return World(MPI.COMM_SELF)
+
+
+@pytest.fixture(params=[World, self_world], ids=["twin", "mpi"])
+def world(request: pytest.FixtureRequest) -> World:
+    made: World = request.param()
+    return made
+
+
+def left(url: str) -> list[tuple[str, Any]]:
+    """State of each trial, and why it failed."""
+    return [(t.state.name, t.user_attrs.get("failure")) for t in load_study(url, "s").trials]
+
+
+def test_a_signal_while_asking_gives_the_queued_spec_back(
+    create: Callable[..., Any], database_url: str, world: World
+) -> None:
+    create(objective="SignalledAsking")
+    with pytest.raises(TrialInterrupted):
+        run_worker(world, Plan(database_url, "s", n_trials=1))
+    assert left(database_url) == [("FAIL", "interrupted"), ("WAITING", None)]
+    failed, again = load_study(database_url, "s").trials
+    assert (
+        again.system_attrs["fixed_params"] == failed.params == {"kind": "a", "x": 0.5, "gain": 2.0}
+    )
+    assert again.user_attrs == {"again": 0}
+
+
+def test_a_trial_that_only_reports_hears_a_signal(
+    create: Callable[..., Any], database_url: str, world: World
+) -> None:
+    create(objective="SignalledReporting")
+    with pytest.raises(TrialInterrupted):
+        run_worker(world, Plan(database_url, "s", n_trials=1))
+    assert left(database_url) == [("FAIL", "interrupted"), ("WAITING", None)]
+    assert load_study(database_url, "s").trials[0].intermediate_values == {1: 1.0}
+
+
+def test_nothing_is_asked_for_after_a_signal_between_trials(
+    create: Callable[..., Any], database_url: str, world: World
+) -> None:
+    create()
+
+    def progress(event: str, facts: Any) -> None:
+        world.interrupted = event == "end"
+
+    with pytest.raises(TrialInterrupted, match="before 'next trial'"):
+        run_worker(world, Plan(database_url, "s", n_trials=2), progress)
+    assert left(database_url) == [("COMPLETE", None)]
