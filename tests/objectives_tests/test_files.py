@@ -19,8 +19,8 @@ from objectives.files import (
     recorded,
     write_images,
 )
-from study.commands import run
 from study.errors import DataError, UsageError
+from study.launch import run
 
 RNG = np.random.default_rng(0)
 

@@ -17,9 +17,9 @@ from models.package import save_package
 from objectives.data import load
 from objectives.files import images, write_images
 from objectives.scoring import evaluate
-from study.commands import run
 from study.conditions import Conditions
 from study.evaluations import read_evaluations
+from study.launch import run
 from study.objective import load_objective
 from study.search.session import engine_of
 from study.search.studies import create_study, load_study
@@ -191,7 +191,7 @@ class TestFolders:
     [
         (["noop"], "say what to score on: --study NAME, or --data DATA --classifiers A,B,.."),
         (["noop", "--data", "digits"], "say what to score on: --study NAME, or --data DATA"),
-        (["nobody", *FREE], "attack 'nobody' is neither a folder nor a baseline such as fgsm"),
+        (["nobody", *FREE], "attack 'nobody' is neither a folder nor a baseline such as noop, random, fgsm"),
         (["fgsm", *FREE], "attack 'fgsm' takes gradients from classifiers; name them with --train A,B"),
         (["noop", "noop", *FREE], "two attacks are called 'noop'; write another name, NAME=FOLDER, for one"),
         (["noop", *FREE, "--epsilons", "4,x"], "--epsilons is '4,x'; allowed: integers 0..255"),

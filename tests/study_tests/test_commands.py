@@ -75,9 +75,8 @@ def whole() -> click.Group:
 
 
 VERBS = [
-    "attack", "best", "create", "dashboard", "demo", "enqueue", "environment", "evaluate", "export",
-    "images",
-    "package", "report", "space", "status", "train", "worker",
+    "attack", "best", "create", "dashboard", "demo", "enqueue", "environment", "evaluate",
+    "export", "images", "package", "report", "space", "status", "train", "worker",
 ]  # fmt: skip
 
 
