@@ -76,6 +76,7 @@ def whole() -> click.Group:
 
 VERBS = [
     "attack", "best", "create", "dashboard", "demo", "enqueue", "environment", "evaluate", "export",
+    "export-torch",
     "package", "report", "space", "status", "train", "worker",
 ]  # fmt: skip
 
