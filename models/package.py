@@ -2,6 +2,7 @@
 
     package.json   what `load` reads: network, weights' hash, and the whole record
     weights.npz    parameters
+    hint.npz       the classifier that the network takes hints from, if any
     CARD.md        the same record for people
 
 It loads with no database, no data set and no MPI.
@@ -11,19 +12,40 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from models import weights
+from models import classifiers, weights
 from models.generators import AttackNetwork, Epsilons, build, parse_arch
+from models.hints import Hint, is_carried
 from study.errors import DataError, UsageError
 from study.objective import explain
 
-__all__ = ["Card", "check_folder", "load_package", "save_package"]
+__all__ = ["Card", "HintCard", "check_folder", "load_package", "save_package"]
 
 _FORMAT = 1
-_FILES = frozenset(("CARD.md", "package.json", "weights.npz"))
+_FILES = frozenset(("CARD.md", "hint.npz", "package.json", "weights.npz"))
+
+
+class HintCard(BaseModel):
+    """Where a network's hints come from.
+
+    Attributes:
+        kind: see `models.hints.Hint`.
+        classifier: its architecture, or npz:NAME where hint.npz is a pretrained network's own file.
+        classes: number of its logits.
+        size: height and width of the images it was made for, in pixels.
+        weights: sha256 of its arrays.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Literal["input", "multiscale"]
+    classifier: str
+    classes: int = Field(ge=2)
+    size: int = Field(ge=1)
+    weights: str
 
 
 class Card(BaseModel):
@@ -35,6 +57,7 @@ class Card(BaseModel):
         epsilons: the budgets the network is made for.
         channels: of its images.
         weights: sha256 of the parameters.
+        hint: where the network's hints come from; None for a network without.
         record: how it was made: spec, seed, data, classifier sets, budget, versions, commit.
         errors: measured error rates, one row per (attack, epsilon, classifier).
     """
@@ -46,6 +69,7 @@ class Card(BaseModel):
     epsilons: Epsilons
     channels: int = Field(ge=1)
     weights: str
+    hint: HintCard | None = None
     record: dict[str, Any] = {}
     errors: list[dict[str, Any]] = []
 
@@ -83,13 +107,16 @@ def save_package(
     check_folder(folder)
     card = Card(
         arch=network.arch.model_dump(), epsilons=Epsilons.model_validate(_budgets(network)),
-        channels=network.channels, weights=weights.digest(network), record=dict(record), errors=errors or [],
+        channels=network.channels, weights=weights.digest(network), hint=_hint_card(network.hint),
+        record=dict(record), errors=errors or [],
     )  # fmt: skip
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
         fresh = Path(beside, "new")
         fresh.mkdir()
         weights.save(fresh / "weights.npz", network)
+        if network.hint:
+            _save_hint(fresh / "hint.npz", network.hint)
         (fresh / "package.json").write_text(card.model_dump_json(indent=1) + "\n")
         (fresh / "CARD.md").write_text(_markdown(card, network))
         if folder.exists():
@@ -110,7 +137,8 @@ def load_package(folder: Path) -> tuple[AttackNetwork, Card]:
             f"package {str(folder)!r} has no package.json; expected a folder made by `jigsaw package STUDY FOLDER`"
         )
     card = _read_card(path)
-    network = build(parse_arch(card.arch), card.epsilons, channels=card.channels, seed=0)
+    hint = _load_hint(folder, card.hint, card.channels) if card.hint else None
+    network = build(parse_arch(card.arch), card.epsilons, channels=card.channels, seed=0, hint=hint)
     weights.load(folder / "weights.npz", network)
     if weights.digest(network) != card.weights:
         raise DataError(f"package {str(folder)!r}: weights.npz is not what package.json describes")
@@ -141,7 +169,51 @@ def _read_card(path: Path) -> Card:
 
 
 def _budgets(network: AttackNetwork) -> dict[str, Any]:
-    return network.epsilons.model_dump(include={"mode", "values"})
+    return network.epsilons.model_dump(include=set(Epsilons.model_fields))
+
+
+def _hint_card(hint: Hint | None) -> HintCard | None:
+    if hint is None:
+        return None
+    own = hint.classifier
+    # Of a path only the name: the file itself is in the package.
+    text = f"npz:{Path(hint.text).name}" if hint.text.startswith("npz:") else hint.text
+    return HintCard(
+        kind=hint.kind, classifier=text, classes=own.classes, size=own.size, weights=weights.digest(own)
+    )  # fmt: skip
+
+
+def _save_hint(path: Path, hint: Hint) -> None:
+    if hint.text.startswith("npz:"):
+        path.write_bytes(Path(hint.text.removeprefix("npz:")).read_bytes())
+    else:
+        weights.save(path, hint.classifier)
+
+
+def _load_hint(folder: Path, card: HintCard, channels: int) -> Hint:
+    path, shape = (
+        folder / "hint.npz",
+        {"channels": channels, "classes": card.classes, "size": card.size},
+    )
+    if not path.is_file():
+        raise DataError(f"package {str(folder)!r} has no hint.npz, which package.json describes")
+    # Checked before anything is built: text of another form would name code to run.
+    if not is_carried(card.classifier):
+        raise DataError(
+            f"package {str(folder)!r}: hint.classifier is {card.classifier!r}; allowed: an architecture "
+            "of models.classifiers, or npz:NAME"
+        )
+    pretrained = card.classifier.startswith("npz:")
+    text = f"npz:{path}" if pretrained else card.classifier
+    try:
+        classifier = classifiers.build(text, **shape, seed=0)
+    except UsageError as error:
+        raise DataError(f"package {str(folder)!r}: {error}") from None
+    if not pretrained:
+        weights.load(path, classifier)
+    if weights.digest(classifier) != card.weights:
+        raise DataError(f"package {str(folder)!r}: hint.npz is not what package.json describes")
+    return Hint(card.kind, text, classifier)
 
 
 def _markdown(card: Card, network: AttackNetwork) -> str:
@@ -149,10 +221,12 @@ def _markdown(card: Card, network: AttackNetwork) -> str:
         "# Attack network",
         "",
         f"- generator: `{json.dumps(card.arch)}`, {network.count_params():,} parameters",
-        f"- budgets: {', '.join(map(str, card.epsilons.values))} of 255, mode `{card.epsilons.mode}`",
+        f"- budgets: {', '.join(map(str, card.epsilons.trained))} of 255, mode `{card.epsilons.mode}`",
         f"- images: {card.channels} channels, any height and width",
         f"- weights: sha256 `{card.weights}`",
     ]
+    if card.hint:
+        lines.append(_hint_line(card.hint))
     lines += [
         f"- {key}: `{json.dumps(value, sort_keys=True)}`" for key, value in card.record.items()
     ]
@@ -161,6 +235,14 @@ def _markdown(card: Card, network: AttackNetwork) -> str:
         lines += ["", "| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
         lines += ["| " + " | ".join(_cell(row[c]) for c in columns) + " |" for row in card.errors]
     return "\n".join(lines) + "\n"
+
+
+def _hint_line(card: HintCard) -> str:
+    return (
+        f"- hint: `{card.kind}` from `{card.classifier}` (hint.npz, sha256 `{card.weights}`): besides the "
+        "network's own pass, an attack costs one forward and one backward pass of this classifier, and as "
+        "many more for a second step of a recurrent generator"
+    )
 
 
 def _cell(value: Any) -> str:

@@ -13,11 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from models import weights
 from models.classifiers import Classifier
 from models.generators import AttackNetwork, build
+from models.hints import Hint
 from objectives.boosters import views
 from objectives.data import DataSet, Split, load
 from objectives.ensemble import Originals, Target, combine, image_losses
 from objectives.evaluation import error_rates, network_attack
 from objectives.groups import Group, Placement, group_of, target_losses
+from objectives.hints import load_hint
 from objectives.losses import total_variation
 from objectives.pictures import examples_png
 from objectives.spec import AttackSpec, suggest
@@ -171,7 +173,7 @@ class AttackObjective(Objective):
         network, errors, reported = None, np.zeros(len(given.epsilons)), 0
         for seen, loss, network in train_attack(
             spec, self.data.train, targets, images=given.images, seed=seed, world=world,
-            placement=given.placement,
+            placement=given.placement, hint=self.hint(spec, world),
         ):  # fmt: skip
             if (step := milestone(seen, given.images, given.reports)) > reported:
                 reported = step
@@ -181,6 +183,15 @@ class AttackObjective(Objective):
         if network is None:
             raise RuntimeError("a budget of at least one image trains at least once")
         return network, errors
+
+    def hint(self, spec: AttackSpec, world: World) -> Hint | None:
+        """Return what the spec's network takes hints from (see `objectives.hints.load_hint`)."""
+        given, known = self.conditions, self._classifiers
+
+        def load(text: str) -> Classifier:
+            return (known or load_targets([text], self.data, given.classifier_images, world))[text]
+
+        return load_hint(spec.hint, given.train, load)
 
     def _tune_images(self) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
         tune, count = self.data.tune, self.conditions.tune_images
@@ -214,6 +225,7 @@ def train_attack(
     seed: int,
     world: World,
     placement: Placement = "all",
+    hint: Hint | None = None,
 ) -> Any:
     """Train an attack network; after each update yield (images seen, this rank's loss, the network).
 
@@ -226,6 +238,7 @@ def train_attack(
         seed: of initial weights, the order of images, budgets and augmentation.
         world: the ranks that share each batch.
         placement: which targets each rank computes, see `objectives.groups`.
+        hint: what the network is told about each image besides its pixels.
 
     Raises:
         UsageError: the spec weighs other targets than these.
@@ -236,6 +249,7 @@ def train_attack(
         channels=split.images.shape[1],
         seed=seed,
         normalize=_normalize(world),
+        hint=hint,
     )
     group = group_of(world, len(targets), placement)
     loss = partial(_loss, spec, network, split, targets, group)
@@ -259,7 +273,7 @@ def _loss(
     flipped, epsilon = rng.random(size) < 0.5 * spec.augment.flip, _budgets(spec, rng, size)
     originals = Originals(split, batch.indexes, flipped)
     x = originals[batch.mine].images
-    adversarial = network(x, epsilon[batch.mine])
+    adversarial = network(x, epsilon[batch.mine], update=batch.seed[1])
     shown = views(spec.augment, rng, x.shape[2:])
     held = list(targets.values())[group.held(len(targets))]
 
@@ -271,7 +285,7 @@ def _loss(
 
 
 def _budgets(spec: AttackSpec, rng: np.random.Generator, size: int) -> NDArray[np.intp]:
-    values = np.array(spec.epsilon.values)
+    values = np.array(spec.epsilon.trained)
     powers = {"uniform": 0, "small": -1, "large": 1}
     chances = values ** float(powers[spec.epsilon.sampling])
     return rng.choice(values, size, p=chances / chances.sum())

@@ -191,7 +191,8 @@ def _runs(folder: Path, seeds: int | None, base: int) -> list[tuple[Path, int]]:
 
 def _network(objective: AttackObjective, spec: AttackSpec, content: bytes) -> AttackNetwork:
     channels = objective.data.train.images.shape[1]
-    network = build(spec.arch, spec.epsilon, channels=channels, seed=0)
+    hint = objective.hint(spec, World())
+    network = build(spec.arch, spec.epsilon, channels=channels, seed=0, hint=hint)
     with np.load(BytesIO(content), allow_pickle=False) as arrays:
         weights.assign(network, dict(arrays), "the trial's weights")
     return network

@@ -31,7 +31,7 @@ def attack(package: Path, input_dir: Path, output_dir: Path, max_epsilon: int) -
 
     \b
     MAX_EPSILON is the L-infinity budget in units of 1/255. A budget outside the network's own set is
-    served by the head of the nearest one, scaled to it; the budget holds in any case.
+    served by one of its set, scaled; the budget holds in any case.
     """
     network, card = load_package(package)
     _say_nearest(card, max_epsilon)
@@ -138,10 +138,9 @@ def _write(path: Path, image: NDArray[np.uint8]) -> None:
 
 
 def _say_nearest(card: Card, epsilon: int) -> None:
-    values = card.epsilons.values
-    if epsilon not in values and card.epsilons.mode == "heads":
-        near = min(values, key=lambda v: (abs(v - epsilon), v))
+    served = card.epsilons.served_by(epsilon)
+    if served != epsilon:
         click.echo(
-            f"epsilon {epsilon} is not one of the network's budgets; the head of {near} is scaled to it",
+            f"epsilon {epsilon} is not one of the network's budgets; its perturbation for {served} is scaled",
             err=True,
         )

@@ -6,10 +6,18 @@ Field names, nested by dots, are Optuna's parameter names and the dashboards' co
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    model_validator,
+)
 
 from models.generators import GENERATORS, Arch, Epsilons, parse_arch
 from models.generators.unet import UNetArch
+from models.hints import HINTS, is_carried
 from objectives.boosters import Boosters
 from objectives.losses import FEATURE_LOSSES, LOSSES
 from study.space import Scalar, Suggester
@@ -28,11 +36,30 @@ class EpsilonSpec(Epsilons):
     """Budgets of the network, how it treats them, and how often each is trained on.
 
     Attributes:
-        sampling: `uniform` over the budgets; `small` or `large`: in proportion to 1/epsilon or epsilon.
+        sampling: `uniform` over the budgets; `small` or `large`: in proportion to 1/epsilon or epsilon;
+            means nothing to `single`.
     """
 
-    mode: Literal["heads", "scaled"] = "scaled"
+    mode: Literal["heads", "scaled", "film", "single"] = "scaled"
     sampling: Sampling = "uniform"
+
+
+class HintSpec(_Part):
+    """What the network is told about an image besides its pixels.
+
+    Attributes:
+        kind: `none`, or what a classifier says: `input`, `multiscale` (see `models.hints`).
+        classifier: one of the study's train classifiers; None without hint.
+    """
+
+    kind: Literal["none", "input", "multiscale"] = "none"
+    classifier: str | None = None
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> "HintSpec":
+        if (self.kind == "none") != (self.classifier is None):
+            raise ValueError("a classifier goes with every kind but none, and with no other")
+        return self
 
 
 class LossSpec(_Part):
@@ -106,6 +133,7 @@ class AttackSpec(_Part):
 
     epsilon: EpsilonSpec = EpsilonSpec()
     arch: Annotated[SerializeAsAny[Arch], BeforeValidator(parse_arch)] = UNetArch(norm="batch")
+    hint: HintSpec = HintSpec()
     loss: LossSpec = LossSpec()
     targets: TargetsSpec = TargetsSpec()
     optimizer: OptimizerSpec = OptimizerSpec()
@@ -143,15 +171,13 @@ def suggest(trial: Suggester, widest: int = 16, targets: Sequence[str] = ()) -> 
     Args:
         trial: what answers.
         widest: the largest `arch.width`, a multiple of 8 from 8 to 128: most of a trial's cost.
-        targets: texts of the classifiers to train against; `targets.*` exists when they are several.
+        targets: texts of the classifiers to train against; `targets.*` exists when they are several,
+            `hint.*` when an attack package can carry one of them.
     """
     arch = trial.suggest_categorical("arch.name", tuple(GENERATORS))
     loss = trial.suggest_categorical("loss.name", LOSSES)
     parameters: dict[str, Scalar] = {
-        "epsilon.mode": trial.suggest_categorical("epsilon.mode", ("heads", "scaled")),
-        "epsilon.sampling": trial.suggest_categorical(
-            "epsilon.sampling", ("uniform", "small", "large")
-        ),
+        **_suggest_epsilon(trial),
         "arch.name": arch,
         **GENERATORS[arch].suggest(trial, widest),
         "loss.name": loss,
@@ -168,12 +194,31 @@ def suggest(trial: Suggester, widest: int = 16, targets: Sequence[str] = ()) -> 
         "augment.copies": trial.suggest_categorical("augment.copies", (1, 2, 3)),
         "augment.normalization": trial.suggest_float("augment.normalization", 0.0, 0.2),
         **_suggest_targets(trial, targets),
+        **_suggest_hint(trial, [text for text in targets if is_carried(text)]),
     }
     if loss == "margin":
         parameters["loss.confidence"] = trial.suggest_float("loss.confidence", 0.0, 20.0)
     if loss in FEATURE_LOSSES:
         parameters["loss.depth"] = trial.suggest_float("loss.depth", 0.0, 1.0)
     return AttackSpec.from_parameters(parameters)
+
+
+def _suggest_epsilon(trial: Suggester) -> dict[str, Scalar]:
+    mode = trial.suggest_categorical("epsilon.mode", ("heads", "scaled", "film", "single"))
+    if mode == "single":
+        return {"epsilon.mode": mode, "epsilon.single": trial.suggest_int("epsilon.single", 4, 16)}
+    sampling = trial.suggest_categorical("epsilon.sampling", ("uniform", "small", "large"))
+    return {"epsilon.mode": mode, "epsilon.sampling": sampling}
+
+
+def _suggest_hint(trial: Suggester, classifiers: Sequence[str]) -> dict[str, Scalar]:
+    if not classifiers:
+        return {}
+    kind = trial.suggest_categorical("hint.kind", HINTS)
+    if kind == "none":
+        return {"hint.kind": kind}
+    chosen = trial.suggest_categorical("hint.classifier", tuple(classifiers))
+    return {"hint.kind": kind, "hint.classifier": chosen}
 
 
 def _suggest_targets(trial: Suggester, targets: Sequence[str]) -> dict[str, Scalar]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import chainer
 import chainer.links as L
@@ -27,7 +27,12 @@ class Classifier(chainer.Chain):  # type: ignore[misc]  # Chainer is untyped
         size: height and width of the images it is meant for, in pixels.
         mean: what is subtracted from an image, one number or one per channel; None for neither.
         std: what the difference is divided by, one number or one per channel; > 0.
+
+    Attributes:
+        any_size: whether images of every other height and width are taken as well.
     """
+
+    any_size: ClassVar[bool] = False
 
     def __init__(
         self,

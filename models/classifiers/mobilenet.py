@@ -41,6 +41,8 @@ class MobileNet(Classifier):
         weights: where the initial weights come from.
     """
 
+    any_size = True
+
     def __init__(
         self, channels: int, classes: int, size: int, *, width: int, stride: int, weights: Weights
     ) -> None:

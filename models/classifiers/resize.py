@@ -34,21 +34,22 @@ def interpolation(size_in: int, size_out: int) -> NDArray[np.float32]:
     return matrix  # type: ignore[no-any-return]
 
 
-def resize(images: Any, size: int) -> chainer.Variable:
-    """Return images at height and width `size`, by antialiased bilinear interpolation.
+def resize(images: Any, size: int | tuple[int, int]) -> chainer.Variable:
+    """Return images at another height and width, by antialiased bilinear interpolation.
 
     Args:
         images: (N, C, H, W) array or Variable.
-        size: pixels after; >= 1.
+        size: (height, width) after, or one number for both; >= 1.
 
     Returns:
-        (N, C, size, size), differentiable; the images themselves when they have that size.
+        (N, C, height, width), differentiable; the images themselves when they have that size.
     """
     x = chainer.as_variable(images)
-    for axis in (3, 2):
-        if x.shape[axis] != size:
+    height, width = (size, size) if isinstance(size, int) else size
+    for axis, pixels in ((3, width), (2, height)):
+        if x.shape[axis] != pixels:
             x = F.swapaxes(x, axis, 3)
-            x = F.swapaxes(_rows(x, size), axis, 3)
+            x = F.swapaxes(_rows(x, pixels), axis, 3)
     return x
 
 
@@ -65,6 +66,8 @@ class Resized(Classifier):
         classifier: the classifier.
         size: height and width of the images that come in, in pixels.
     """
+
+    any_size = True
 
     def __init__(self, classifier: Classifier, size: int) -> None:
         super().__init__(classifier.channels, classifier.classes, size, mean=None)

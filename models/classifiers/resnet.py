@@ -33,6 +33,8 @@ class ResNet(Classifier):
         std: what the difference is divided by, one number or one per channel; > 0.
     """
 
+    any_size = True
+
     def __init__(
         self,
         channels: int,

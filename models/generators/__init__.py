@@ -10,7 +10,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from models.generators.network import Arch, AttackNetwork, Epsilons, Generator, Normalize
+from models.generators.epsilons import Epsilons
+from models.generators.network import Arch, AttackNetwork, Generator, Normalize
+from models.hints import Hint
 from study.errors import UsageError
 from study.objective import explain
 
@@ -46,7 +48,13 @@ def parse_arch(fields: Any) -> Arch:
 
 
 def build(
-    arch: Arch, epsilons: Epsilons, *, channels: int, seed: int, normalize: Normalize | None = None
+    arch: Arch,
+    epsilons: Epsilons,
+    *,
+    channels: int,
+    seed: int,
+    normalize: Normalize | None = None,
+    hint: Hint | None = None,
 ) -> AttackNetwork:
     """Build an attack network.
 
@@ -56,5 +64,9 @@ def build(
         channels: of the images, 1 or 3.
         seed: of the initial weights.
         normalize: makes a batch normalisation for a number of channels; None means of this process alone.
+        hint: what the network is told about an image besides its pixels.
+
+    Raises:
+        UsageError: the hint's classifier takes images of another number of channels.
     """
-    return AttackNetwork(GENERATORS[arch.name], arch, epsilons, channels, seed, normalize)
+    return AttackNetwork(GENERATORS[arch.name], arch, epsilons, channels, seed, normalize, hint)

@@ -7,24 +7,28 @@ so the L-inf budget holds by construction, with no projection.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import chainer
 import chainer.functions as F
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict
 
 from models import kernels
+from models.generators.epsilons import Epsilons
+from models.generators.film import FiLM
+from models.hints import Hint, Look
+from study.errors import UsageError
 from study.space import Scalar, Suggester
 
 __all__ = [
     "Arch",
     "AttackNetwork",
-    "Epsilons",
     "Generator",
     "Normalize",
     "Parts",
+    "once",
     "suggest_width_and_norm",
 ]
 
@@ -39,47 +43,41 @@ class Arch(BaseModel):
     name: str
 
 
-class Epsilons(BaseModel):
-    """The budgets an attack network is made for.
-
-    Attributes:
-        mode: `heads`: one output head per budget (the NIPS'17 entry); `scaled`: one head whose output
-            is scaled to every budget.
-        values: the budgets in 1/255 units, increasing, each 1..255; 4..16 as in the NIPS'17 contest.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    mode: Literal["heads", "scaled"] = "heads"
-    values: tuple[int, ...] = Field(tuple(range(4, 17)), min_length=1)
-
-    @field_validator("values")
-    @classmethod
-    def _increasing(cls, values: tuple[int, ...]) -> tuple[int, ...]:
-        if list(values) != sorted(set(values)) or not 1 <= values[0] <= values[-1] <= 255:
-            raise ValueError("budgets must be increasing integers, each 1..255")
-        return values
-
-    def nearest(self, epsilon: NDArray[np.integer]) -> NDArray[np.intp]:
-        """Return the index of the budget nearest to each `epsilon`, the smaller of two as near."""
-        distance = np.abs(np.asarray(self.values)[None] - np.asarray(epsilon)[:, None])
-        nearest: NDArray[np.intp] = distance.argmin(axis=1)
-        return nearest
-
-
 @dataclass(frozen=True)
 class Parts:
     """What a trunk is built from.
 
     Attributes:
-        channels: of the input image.
+        channels: of the input: the image's, and those that a hint adds beside them.
+        image: channels of the image alone.
+        maps: channels of each map of a multi-scale hint, by depth; empty without.
         initial: initialiser of convolution weights, drawing from the network's own seed.
         normalize: makes a batch normalisation for a number of channels.
     """
 
     channels: int
+    image: int
+    maps: tuple[int, ...]
     initial: chainer.Initializer
     normalize: Normalize
+
+
+def once(
+    network: "AttackNetwork",
+    images: NDArray[np.floating],
+    epsilon: NDArray[np.integer],
+    update: int | None,
+) -> chainer.Variable:
+    """Return tanh of the head of the trunk's features: a perturbation computed in one go.
+
+    Args:
+        network: whose trunk takes images with what the hint adds to them, and the hint's maps.
+        images: (N, C, H, W) in [0, 1]; H and W multiples of the stride.
+        epsilon: integers (N,), in 1/255 units.
+        update: see `AttackNetwork.forward`; plays no part.
+    """
+    look = network.look(images)
+    return F.tanh(network.spend(network.trunk(look.beside(images), look.maps), epsilon))
 
 
 @dataclass(frozen=True)
@@ -90,10 +88,12 @@ class Generator:
         name: the value of `arch.name`.
         arch: the subclass of `Arch`.
         suggest: draws the `arch.*` parameters other than the name, given the largest `arch.width`.
-        trunk: builds a link from (N, C, H, W) in [0, 1] to features (N, `features(arch)`, H, W).
+        trunk: builds a link that ends in features (N, `features(arch)`, H, W), none of them negative.
         features: number of feature channels of the trunk.
         stride: H and W must be multiples of it; the attack network pads and crops.
         order: place among the choices of `arch.name`; a new generator goes last.
+        perturb: makes a perturbation in [-1, 1] with the trunk; see `once`.
+        heads: images that each budget's head returns, 1 for `once`.
     """
 
     name: str
@@ -103,6 +103,8 @@ class Generator:
     features: Callable[[Any], int]
     stride: Callable[[Any], int]
     order: int
+    perturb: Callable[..., chainer.Variable] = once
+    heads: int = 1
 
 
 def suggest_width_and_norm(trial: Suggester, widest: int) -> dict[str, Scalar]:
@@ -124,47 +126,74 @@ class AttackNetwork(chainer.Chain):  # type: ignore[misc]
         channels: int,
         seed: int,
         normalize: Normalize | None,
+        hint: Hint | None,
     ) -> None:
         super().__init__()
+        _check_channels(hint, channels)
         self.arch, self.epsilons, self.channels = arch, epsilons, channels
-        self.stride = generator.stride(arch)
+        # No child: the hint's classifier is neither trained, nor counted, nor saved with the network.
+        self.hint = hint
+        self._perturb, self.stride = generator.perturb, generator.stride(arch)
         rng = np.random.RandomState(seed)
         initial = chainer.initializers.HeNormal(scale=2**-0.5, rng=rng)
         normalize = normalize or kernels.BatchNormalization
-        features = generator.features(arch)
+        maps, inputs = (hint.maps, 2 * channels) if hint else ((), channels)
+        features, outputs = generator.features(arch), generator.heads * channels
         heads = len(epsilons.values) if epsilons.mode == "heads" else 1
         with self.init_scope():
-            self.trunk = generator.trunk(arch, Parts(channels, initial, normalize))
-            self.head_w = chainer.Parameter(initial, (heads, channels, features))
-            self.head_b = chainer.Parameter(0, (heads, channels, 1))
+            self.trunk = generator.trunk(arch, Parts(inputs, channels, maps, initial, normalize))
+            self.head_w = chainer.Parameter(initial, (heads, outputs, features))
+            self.head_b = chainer.Parameter(0, (heads, outputs, 1))
+            if epsilons.mode == "film":
+                self.film = FiLM(features, epsilons)
 
     def forward(
-        self, images: NDArray[np.floating], epsilon: NDArray[np.integer]
+        self,
+        images: NDArray[np.floating],
+        epsilon: NDArray[np.integer],
+        update: int | None = None,
     ) -> chainer.Variable:
         """Attack images in one pass.
 
         Args:
             images: floats (N, C, H, W) in [0, 1]; any H and W.
             epsilon: integers (N,), the budget of each image in 1/255 units; one outside the network's
-                own set is served by the head of the nearest one, scaled.
+                own set is served by a budget of it (`Epsilons.served_by`), scaled.
+            update: how many updates came before, in training, where a recurrent generator takes fewer
+                steps by turns; None for all its steps.
 
         Returns:
             adversarial images, float (N, C, H, W) in [0, 1], not rounded.
         """
         images = kernels.channels_last(images)
-        budget = np.asarray(epsilon, dtype=images.dtype)[:, None, None, None] / 255
-        return F.clip(
-            images + self._to_device(budget) * self.perturbation(images, epsilon), 0.0, 1.0
-        )
+        budget = self.budget(images, epsilon)
+        return F.clip(images + budget * self.perturbation(images, epsilon, update), 0.0, 1.0)
 
     def perturbation(
-        self, images: NDArray[np.floating], epsilon: NDArray[np.integer]
+        self,
+        images: NDArray[np.floating],
+        epsilon: NDArray[np.integer],
+        update: int | None = None,
     ) -> chainer.Variable:
         """Return p(x, epsilon) in [-1, 1], shaped like `images`."""
-        n, c, h, w = images.shape
-        features = self.trunk(self._padded(images))
-        if features.shape[2:] != (h, w):
-            features = features[:, :, :h, :w]
+        h, w = images.shape[2:]
+        p = self._perturb(self, self._padded(images), epsilon, update)
+        return p if p.shape == images.shape else p[:, :, :h, :w]
+
+    def budget(self, images: NDArray[np.floating], epsilon: NDArray[np.integer]) -> Any:
+        """Return epsilon / 255 as (N, 1, 1, 1), beside `images` on the device."""
+        budget = np.asarray(epsilon, dtype=images.dtype)[:, None, None, None] / 255
+        return self.device.send(budget)
+
+    def look(self, images: NDArray[np.floating], labels: Any = None) -> Look:
+        """Return what the hint says about images, and nothing without a hint (see `Hint`)."""
+        return self.hint(images, labels) if self.hint else Look()
+
+    def spend(self, features: chainer.Variable, epsilon: NDArray[np.integer]) -> chainer.Variable:
+        """Return what each image's own head makes of its features (N, F, H, W)."""
+        n, f, h, w = features.shape
+        if self.epsilons.mode == "film":
+            features = self.film(features, epsilon)
         head = (
             self.epsilons.nearest(epsilon)
             if self.epsilons.mode == "heads"
@@ -173,15 +202,26 @@ class AttackNetwork(chainer.Chain):  # type: ignore[misc]
         weight, bias = F.get_item(self.head_w, head), F.get_item(self.head_b, head)
         # One small matrix per image: only the head of the image's own budget is computed. Channels
         # come last, as they lie in memory.
-        pixels = F.reshape(F.transpose(features, (0, 2, 3, 1)), (n, h * w, features.shape[1]))
+        pixels = F.reshape(F.transpose(features, (0, 2, 3, 1)), (n, h * w, f))
         flat = F.matmul(pixels, weight, transb=True)
-        spent = F.tanh(flat + F.broadcast_to(F.swapaxes(bias, 1, 2), flat.shape))
-        return F.transpose(F.reshape(spent, (n, h, w, c)), (0, 3, 1, 2))
+        spent = flat + F.broadcast_to(F.swapaxes(bias, 1, 2), flat.shape)
+        return F.transpose(F.reshape(spent, (n, h, w, -1)), (0, 3, 1, 2))
+
+    def device_resident_accept(self, visitor: Any) -> None:
+        """Take the hint's classifier along to another device."""
+        super().device_resident_accept(visitor)
+        if self.hint:
+            self.hint.classifier.device_resident_accept(visitor)
 
     def _padded(self, images: NDArray[np.floating]) -> NDArray[np.floating]:
         h, w = images.shape[2:]
         rest = ((0, 0), (0, 0), (0, -h % self.stride), (0, -w % self.stride))
         return self.xp.pad(images, rest, mode="edge") if any(b for _, b in rest) else images
 
-    def _to_device(self, array: NDArray[Any]) -> Any:
-        return self.device.send(array)
+
+def _check_channels(hint: Hint | None, channels: int) -> None:
+    if hint and hint.classifier.channels != channels:
+        raise UsageError(
+            f"hint.classifier {hint.text!r} takes images of {hint.classifier.channels} channels; these "
+            f"have {channels}"
+        )

@@ -5,12 +5,14 @@ Source: Poursaeed et al. 2018, "Generative Adversarial Perturbations" (GAP), sec
 width 64 with 6 blocks; the defaults here are for 32 x 32 images on a processor.
 """
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import chainer
 from pydantic import Field
 
 from models import kernels
+from models.generators.layers import Layer, Mixer
 from models.generators.network import Arch, Generator, Parts, suggest_width_and_norm
 from models.norms import Norm, norm
 from study.space import Scalar, Suggester
@@ -55,7 +57,7 @@ class Trunk(chainer.Chain):  # type: ignore[misc]
         with self.init_scope():
             self.down = chainer.ChainList(
                 *[
-                    _Layer(
+                    Layer(
                         kernels.Convolution2D(c, n, 4, stride=2, pad=1, **conv), n, arch.norm, parts
                     )
                     for c, n in zip([parts.channels, *widths[1:-1]], widths[1:], strict=True)
@@ -66,7 +68,7 @@ class Trunk(chainer.Chain):  # type: ignore[misc]
             )
             self.up = chainer.ChainList(
                 *[
-                    _Layer(
+                    Layer(
                         kernels.Deconvolution2D(c, n, 4, stride=2, pad=1, **conv),
                         n,
                         arch.norm,
@@ -75,24 +77,16 @@ class Trunk(chainer.Chain):  # type: ignore[misc]
                     for c, n in zip(widths[:0:-1], widths[-2::-1], strict=True)
                 ]
             )
+            self.mix = Mixer(widths[1:], parts)
 
-    def forward(self, x: chainer.Variable) -> chainer.Variable:
-        """Return the features of `x`."""
+    def forward(self, x: chainer.Variable, maps: Sequence[Any] = ()) -> chainer.Variable:
+        """Return the features of `x`, with the maps of a hint mixed in on the way down."""
         h = x
-        for layer in (*self.down, *self.blocks, *self.up):
+        for scale, layer in enumerate(self.down):
+            h = self.mix(scale, layer(h), maps)
+        for layer in (*self.blocks, *self.up):
             h = layer(h)
         return h
-
-
-class _Layer(chainer.Chain):  # type: ignore[misc]
-    def __init__(self, conv: chainer.Link, channels: int, kind: Norm, parts: Parts) -> None:
-        super().__init__()
-        with self.init_scope():
-            self.conv = conv
-            self.norm = norm(kind, channels, parts.normalize)
-
-    def forward(self, x: chainer.Variable) -> chainer.Variable:
-        return kernels.layer(self.conv, self.norm, x, relu=True)
 
 
 class _Block(chainer.Chain):  # type: ignore[misc]

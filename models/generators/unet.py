@@ -3,13 +3,15 @@
 Source: Ronneberger et al. 2015, "U-Net"; as an attack generator, Poursaeed et al. 2018 (GAP), sec. 4.1.
 """
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import chainer
 import chainer.functions as F
 from pydantic import Field
 
 from models import kernels
+from models.generators.layers import Mixer
 from models.generators.network import Arch, Generator, Parts, suggest_width_and_norm
 from models.norms import Norm, norm
 from study.space import Scalar, Suggester
@@ -71,13 +73,14 @@ class Trunk(chainer.Chain):  # type: ignore[misc]
             self.up_norm = chainer.ChainList(
                 *[norm(arch.norm, w, parts.normalize) for w in outputs]
             )
+            self.mix = Mixer(widths, parts)
 
-    def forward(self, x: chainer.Variable) -> chainer.Variable:
-        """Return the features of `x`."""
+    def forward(self, x: chainer.Variable, maps: Sequence[Any] = ()) -> chainer.Variable:
+        """Return the features of `x`, with the maps of a hint mixed in on the way down."""
         passed = []
         h = x
-        for conv, normalize in zip(self.down, self.down_norm, strict=True):
-            h = kernels.layer(conv, normalize, h, relu=True)
+        for scale, (conv, normalize) in enumerate(zip(self.down, self.down_norm, strict=True)):
+            h = self.mix(scale, kernels.layer(conv, normalize, h, relu=True), maps)
             passed.append(h)
         for level in reversed(range(len(self.up))):
             if level < len(self.up) - 1:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from models import weights
-from models.generators import AttackNetwork, build
+from models.generators import GENERATORS, AttackNetwork, build
+from models.generators.network import once
 from models.package import load_package
 from models.pytorch import attack_network
 from models.pytorch.tracing import SOURCE, trace
@@ -107,11 +108,16 @@ def _check_known(network: AttackNetwork) -> None:
             f"epsilon.mode of the network is {network.epsilons.mode!r}: "
             f"what can be exported to torch is {', '.join(_MODES)}"
         )
+    if network.hint or GENERATORS[network.arch.name].perturb is not once:
+        raise UsageError(
+            f"the network is {network.arch.name!r} with{'' if network.hint else 'out'} hints: what can be "
+            "exported to torch computes its perturbation in one go, without hints"
+        )
     known = ("trunk/", "head_w", "head_b")
     if others := [n for n in sorted(weights.arrays(network)) if not n.startswith(known)]:
         raise UsageError(
             f"the network holds {', '.join(others[:4])}: what can be exported to torch is a trunk "
-            "and its heads, without hints"
+            "and its heads"
         )
 
 

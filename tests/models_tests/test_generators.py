@@ -1,6 +1,7 @@
-"""The laws every generator keeps, in every epsilon mode and with every normalisation."""
+"""The laws every generator keeps, in every epsilon mode, with every hint and every normalisation."""
 
-from itertools import product
+from functools import cache
+from itertools import pairwise, product
 from pathlib import Path
 from typing import get_args
 
@@ -12,8 +13,10 @@ import chainer.functions as F
 import numpy as np
 import pytest
 
-from models import weights
+from models import classifiers, weights
+from models.classifiers import Classifier
 from models.generators import GENERATORS, AttackNetwork, Epsilons, build, parse_arch
+from models.hints import HINTS, Hint
 from models.norms import Norm, norm
 from models.package import load_package, save_package
 from models.pixels import to_bytes, to_unit
@@ -21,21 +24,57 @@ from study.errors import UsageError
 
 VALUES = (2, 4, 16)
 ALLOWED = ", ".join(GENERATORS)
-TINY = {"resnet": {"width": 4, "downs": 1, "blocks": 1}, "unet": {"width": 4, "depth": 2}}
-CASES = [
-    {"name": name, "norm": kind, "mode": mode}
-    for name, kind, mode in product(GENERATORS, get_args(Norm), ("heads", "scaled"))
-]
+TINY = {
+    "resnet": {"width": 4, "downs": 1, "blocks": 1},
+    "unet": {"width": 4, "depth": 2},
+    "recurrent": {"width": 4, "downs": 2},
+}
+NORMS, MODES = get_args(Norm), get_args(Epsilons.model_fields["mode"].annotation)
+AXES = {"name": tuple(GENERATORS), "norm": NORMS, "mode": MODES, "hint": HINTS}
+
+
+def cases(**fixed: str) -> list[dict[str, str]]:
+    """Every generator, normalisation, epsilon mode and hint, but for what is fixed."""
+    given = AXES | {key: (value,) for key, value in fixed.items()}
+    return [dict(zip(given, values, strict=True)) for values in product(*given.values())]
+
+
+def label(case: dict[str, str]) -> str:
+    return "-".join(case.values())
+
+
+CASES = cases()
 SIZES = [(8, 8), (7, 9), (1, 1), (3, 17), (32, 32)]
-every = pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(case.values()))
+every = pytest.mark.parametrize("case", CASES, ids=label)
+# Every generator with every mode and hint, and the normalisations by turns: for laws that cost more.
+most = pytest.mark.parametrize(
+    "case",
+    [c for c in CASES if sum(k.index(c[n]) for n, k in AXES.items()) % len(NORMS) == 0],
+    ids=label,
+)
+
+
+@cache
+def classifier(channels: int, dtype: str) -> Classifier:
+    """One with batch normalisation, whose hints must not depend on the rest of the batch."""
+    with chainer.using_config("dtype", np.dtype(dtype)):
+        return classifiers.build("resnet8-w2", channels=channels, classes=4, size=8, seed=7)
 
 
 def make(
     case: dict[str, str], channels: int = 3, seed: int = 0, **changes: object
 ) -> AttackNetwork:
     arch = parse_arch({"name": case["name"], "norm": case["norm"], **TINY[case["name"]], **changes})
-    epsilons = Epsilons(mode=case["mode"], values=VALUES)
-    return build(arch, epsilons, channels=channels, seed=seed)
+    epsilons = Epsilons(mode=case["mode"], values=VALUES, single=4)
+    kind = case["hint"]
+    own = None if kind == "none" else classifier(channels, str(chainer.get_dtype()))
+    hint = None if kind == "none" else Hint(kind, "resnet8-w2", own)
+    network = build(arch, epsilons, channels=channels, seed=seed, hint=hint)
+    if case["mode"] == "film":  # which does nothing at first
+        rng = np.random.default_rng(seed)
+        for parameter in network.film.params():
+            parameter.array[...] = rng.normal(0, 0.3, parameter.shape)
+    return network
 
 
 def images(channels: int = 3, size: tuple[int, int] = (8, 8), count: int = 4) -> np.ndarray:
@@ -46,6 +85,10 @@ def images(channels: int = 3, size: tuple[int, int] = (8, 8), count: int = 4) ->
     return pixels
 
 
+def plain(name: str = "resnet", mode: str = "heads", **changes: str) -> dict[str, str]:
+    return {"name": name, "norm": "none", "mode": mode, "hint": "none", **changes}
+
+
 def attacked(network: AttackNetwork, pixels: np.ndarray, epsilon: int) -> np.ndarray:
     with chainer.no_backprop_mode(), chainer.using_config("train", False):
         return network(to_unit(pixels), np.full(len(pixels), epsilon)).array
@@ -54,7 +97,8 @@ def attacked(network: AttackNetwork, pixels: np.ndarray, epsilon: int) -> np.nda
 def saturated(network: AttackNetwork) -> AttackNetwork:
     """Heads so strong that tanh spends the whole budget, up and down by turns of the channels."""
     network.head_w.array[...] = 0
-    network.head_b.array[...] = 1e4 * (-1.0) ** np.arange(network.channels)[:, None]
+    network.head_b.array[...] = 1e4  # a recurrent generator's gate is open
+    network.head_b.array[:, : network.channels] *= (-1.0) ** np.arange(network.channels)[:, None]
     return network
 
 
@@ -64,37 +108,41 @@ def test_every_generator_has_tiny_parameters_here() -> None:
 
 # Law one.
 @every
-@pytest.mark.parametrize("strong", [False, True])
-def test_the_budget_holds_in_eight_bits_for_every_epsilon(case, strong) -> None:
+def test_the_budget_holds_in_eight_bits_and_images_stay_images(case) -> None:
     network, pixels = make(case), images()
-    if strong:
-        saturated(network)
-    for epsilon in (0, *range(1, 20), 64, 255):
-        adversarial = to_bytes(attacked(network, pixels, epsilon)).astype(int)
-        largest = np.abs(adversarial - pixels.astype(int)).max()
-        assert largest <= epsilon
-        assert not strong or largest == epsilon
-
-
-@every
-def test_adversarial_images_lie_in_the_unit_interval(case) -> None:
-    adversarial = attacked(saturated(make(case)), images(), 255)
-    assert adversarial.min() == 0
-    assert adversarial.max() == 1
+    assert np.abs(to_bytes(attacked(network, pixels, 16)) - pixels.astype(int)).max() <= 16
+    saturated(network)
+    for epsilon in (0, 1, 4, 9, 255):
+        adversarial = attacked(network, pixels, epsilon)
+        assert np.abs(to_bytes(adversarial) - pixels.astype(int)).max() == epsilon
+    assert (adversarial.min(), adversarial.max()) == (0, 1)
     assert adversarial.dtype == np.float32
 
 
-@every
+@pytest.mark.parametrize("name", list(GENERATORS))
+@pytest.mark.parametrize("mode", MODES)
+def test_the_budget_holds_for_every_epsilon(name, mode) -> None:
+    network, pixels = saturated(make(plain(name, mode))), images()
+    for epsilon in range(256):
+        adversarial = to_bytes(attacked(network, pixels, epsilon)).astype(int)
+        assert np.abs(adversarial - pixels).max() == epsilon
+
+
+@most
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str, size)))
-def test_any_size_comes_out_as_it_went_in(case, channels, size) -> None:
-    pixels = images(channels, size)
-    adversarial = attacked(make(case, channels), pixels, 4)
-    assert adversarial.shape == pixels.shape
-    assert np.isfinite(adversarial).all()
+def test_any_size_comes_out_as_it_went_in(case, channels) -> None:
+    network = make(case, channels)
+    for size in SIZES:
+        pixels = images(channels, size)
+        adversarial = attacked(network, pixels, 4)
+        assert adversarial.shape == pixels.shape
+        assert np.isfinite(adversarial).all()
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case["norm"] != "instance"])
+# An instance normalisation and a classifier see the whole image.
+@pytest.mark.parametrize(
+    "case", [case for case in cases(hint="none") if case["norm"] != "instance"], ids=label
+)
 def test_padding_does_not_reach_what_is_far_from_it(case) -> None:
     network, whole = make(case), images(size=(32, 32))
     cut = attacked(network, whole[..., :31, :31], 4)
@@ -103,7 +151,7 @@ def test_padding_does_not_reach_what_is_far_from_it(case) -> None:
     )
 
 
-@every
+@most
 def test_the_seed_decides_the_network(case) -> None:
     same, other = make(case, seed=1), make(case, seed=2)
     assert weights.digest(make(case, seed=1)) == weights.digest(same)
@@ -113,7 +161,7 @@ def test_the_seed_decides_the_network(case) -> None:
     )
 
 
-@every
+@most
 def test_global_random_state_plays_no_part(case) -> None:
     np.random.seed(3)
     before = np.random.get_state()[1].copy()
@@ -123,7 +171,7 @@ def test_global_random_state_plays_no_part(case) -> None:
     assert weights.digest(make(case)) == digest
 
 
-@every
+@most
 def test_a_package_gives_the_same_bits_again(case, tmp_path: Path) -> None:
     network = make(case)
     network(to_unit(images()), np.full(4, 4))  # moves batch statistics
@@ -150,10 +198,9 @@ def test_the_gradient_reaches_every_parameter(case) -> None:
         assert (np.abs(parameter.grad).max(axis=axes) > 1e-7).any(), name
 
 
-@pytest.mark.parametrize("kind", get_args(Norm))
-@pytest.mark.parametrize("name", list(GENERATORS))
-def test_only_the_heads_of_the_batch_get_gradient(name, kind) -> None:
-    network = make({"name": name, "norm": kind, "mode": "heads"})
+@pytest.mark.parametrize("case", cases(mode="heads"), ids=label)
+def test_only_the_heads_of_the_batch_get_gradient(case) -> None:
+    network = make(case)
     x = to_unit(images())
     network.cleargrads()
     F.sum(network(x, np.array([2, 16, 2, 16])) ** 2).backward()
@@ -164,10 +211,9 @@ def test_only_the_heads_of_the_batch_get_gradient(name, kind) -> None:
         assert reached[1] == 0
 
 
-@pytest.mark.parametrize("kind", get_args(Norm))
-@pytest.mark.parametrize("name", list(GENERATORS))
-def test_other_heads_do_not_change_the_output(name, kind) -> None:
-    network = make({"name": name, "norm": kind, "mode": "heads"})
+@pytest.mark.parametrize("case", cases(mode="heads"), ids=label)
+def test_other_heads_do_not_change_the_output(case) -> None:
+    network = make(case)
     before = attacked(network, images(), 4)
     network.head_w.array[[0, 2]] += 1
     network.head_b.array[[0, 2]] -= 1
@@ -176,27 +222,64 @@ def test_other_heads_do_not_change_the_output(name, kind) -> None:
     assert not np.array_equal(attacked(network, images(), 4), before)
 
 
-@pytest.mark.parametrize(
-    ("epsilon", "nearest"), [(1, 2), (3, 2), (4, 4), (10, 4), (11, 16), (200, 16)]
-)
-def test_a_budget_outside_the_set_uses_the_nearest_head_scaled(epsilon, nearest) -> None:
-    network = make(CASES[0])
+SERVED = [
+    ("heads", {1: 2, 3: 2, 4: 4, 10: 4, 11: 16, 200: 16}),
+    ("film", {1: 2, 2: 2, 3: 3, 10: 10, 16: 16, 200: 16}),
+    ("single", {1: 4, 4: 4, 200: 4}),
+    ("scaled", {1: 1, 16: 16, 200: 200}),
+]
+
+
+@pytest.mark.parametrize("name", list(GENERATORS))
+@pytest.mark.parametrize(("mode", "served"), SERVED, ids=[mode for mode, _ in SERVED])
+def test_a_budget_is_served_by_one_of_the_networks_own_scaled(name, mode, served) -> None:
+    network = make(plain(name, mode))
     x = np.full((1, 3, 8, 8), 0.5, np.float32) + np.linspace(0, 0.01, 64).reshape(8, 8).astype("f")
-    with chainer.no_backprop_mode():
-        own = network.perturbation(x, np.array([epsilon])).array
-        served = network.perturbation(x, np.array([nearest])).array
-        np.testing.assert_array_equal(own, served)
-        moved = network(x, np.array([epsilon])).array
-    np.testing.assert_allclose(moved, np.clip(x + epsilon / 255 * served, 0, 1), atol=1e-6)
+    for epsilon, by in served.items():
+        assert network.epsilons.served_by(epsilon) == by
+        with chainer.no_backprop_mode():
+            own = network.perturbation(x, np.array([epsilon])).array
+            other = network.perturbation(x, np.array([by])).array
+            moved = network(x, np.array([epsilon])).array
+        np.testing.assert_array_equal(own, other)
+        np.testing.assert_allclose(moved, np.clip(x + epsilon / 255 * other, 0, 1), atol=1e-6)
 
 
-def test_one_scaled_head_moves_in_proportion_to_the_budget() -> None:
-    network = make({"name": "resnet", "norm": "none", "mode": "scaled"})
+@pytest.mark.parametrize("mode", ["scaled", "single"])
+def test_one_head_moves_in_proportion_to_the_budget(mode) -> None:
+    network = make(plain(mode=mode))
     x = np.full((2, 3, 8, 8), 0.5, np.float32)
     with chainer.no_backprop_mode():
         moved = network(x, np.array([4, 16])).array - x
     np.testing.assert_allclose(moved[1], 4 * moved[0], atol=1e-6)
     assert np.abs(moved[0]).max() > 1e-4
+
+
+@pytest.mark.parametrize("name", list(GENERATORS))
+def test_modulation_is_nothing_at_first_and_differs_between_budgets_later(name) -> None:
+    fresh = build(
+        parse_arch({"name": name, **TINY[name]}), Epsilons(mode="film", values=VALUES),
+        channels=3, seed=0,
+    )  # fmt: skip
+    same = make(plain(name, "scaled"))
+    np.testing.assert_array_equal(attacked(fresh, images(), 7), attacked(same, images(), 7))
+    later, x = make(plain(name, "film")), to_unit(images())
+    with chainer.no_backprop_mode():
+        found = [later.perturbation(x, np.full(4, e)).array for e in range(2, 17)]
+    for one, other in pairwise(found):
+        assert np.abs(one - other).max() > 1e-4
+
+
+def test_every_budget_between_has_a_modulation_of_its_own() -> None:
+    """None is a mean of others: the embeddings of all budgets are as independent as can be."""
+    film = make(plain(mode="film")).film
+    waves = film._waves(np.arange(2, 17))
+    assert np.linalg.matrix_rank(waves) == waves.shape[1] == 4
+    assert len({tuple(row) for row in waves.round(6)}) == 15
+    alone = build(
+        parse_arch({"name": "unet"}), Epsilons(mode="film", values=(8,)), channels=3, seed=0
+    )
+    assert attacked(alone, images(), 3).shape == images().shape
 
 
 @every
@@ -209,29 +292,47 @@ def test_a_mixed_batch_equals_its_images_one_by_one(case) -> None:
             np.testing.assert_allclose(together[k : k + 1], alone, atol=1e-6)
 
 
+@most
+def test_the_precision_of_the_images_is_kept(case) -> None:
+    with chainer.using_config("dtype", np.dtype(np.float64)):
+        network = make(case)
+        adversarial = network(to_unit(images()).astype(np.float64), np.full(4, 8))
+        adversarial.grad = np.ones_like(adversarial.array)
+        network.cleargrads()
+        adversarial.backward()
+    assert adversarial.dtype == np.float64
+    assert {p.grad.dtype for p in network.params()} == {np.dtype(np.float64)}
+
+
 @every
 def test_gradients_equal_differences(case) -> None:
-    """In float64, along random directions through all parameters at once."""
+    """In float64, along random directions through all parameters at once.
+
+    A hint's second look depends on the parameters, and no gradient flows through it: one step then.
+    """
+    update = None if case["hint"] == "none" else 0
     with chainer.using_config("dtype", np.dtype(np.float64)):
         network = make(case, channels=1, width=4)
     rng = np.random.default_rng(2)
     x = rng.uniform(0.2, 0.8, (3, 1, 4, 6))
     weight, budgets = rng.normal(size=x.shape), np.array([2, 4, 15])
     parameters = [p for _, p in sorted(network.namedparams())]
-    start = [p.array.copy() for p in parameters]
+    # Away from where biases are zero: there a ReLU of nothing has no derivative.
+    start = [p.array + rng.normal(0, 0.1, p.shape) for p in parameters]
 
     def loss(direction: list[np.ndarray], step: float) -> chainer.Variable:
         for p, at, along in zip(parameters, start, direction, strict=True):
             p.array[...] = at + step * along
-        return F.sum(network(x, budgets) * weight)
+        return F.sum(network(x, budgets, update) * weight)
 
     for _ in range(3):
         direction = [rng.normal(size=p.shape) for p in parameters]
         network.cleargrads()
         loss(direction, 0.0).backward()
         exact = sum(float((p.grad * d).sum()) for p, d in zip(parameters, direction, strict=True))
-        numeric = (loss(direction, 1e-6).array - loss(direction, -1e-6).array) / 2e-6
-        assert exact == pytest.approx(float(numeric), rel=1e-5, abs=1e-8)
+        # So short a step that no ReLU turns on the way.
+        numeric = (loss(direction, 1e-7).array - loss(direction, -1e-7).array) / 2e-7
+        assert exact == pytest.approx(float(numeric), rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -267,9 +368,10 @@ def test_bad_budgets_are_refused(values) -> None:
         Epsilons(values=values)
 
 
-@every
+@pytest.mark.parametrize("case", cases(mode="scaled"), ids=label)
 def test_a_bias_is_there_unless_a_normalisation_would_undo_it(case) -> None:
-    names = [name for name, _ in make(case).namedparams()]
+    # Mixing in needs no bias beside that of the layer before.
+    names = [name for name, _ in make(case).namedparams() if "/mix/convs/" not in name]
     biases, convolutions = (
         sum(name.endswith(end) for name in names if "norm" not in name) for end in ("/b", "/W")
     )

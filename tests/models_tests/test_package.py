@@ -3,11 +3,16 @@
 import json
 from pathlib import Path
 
+import models  # noqa: F401  makes Chainer importable
+
+# isort: split
+import chainer
 import numpy as np
 import pytest
 
-from models import weights
+from models import classifiers, weights
 from models.generators import AttackNetwork, Epsilons, build, parse_arch
+from models.hints import Hint
 from models.package import Card, load_package, save_package
 from study.errors import DataError, UsageError
 
@@ -21,6 +26,12 @@ ROWS = [
 def network(seed: int = 0, **fields: object) -> AttackNetwork:
     arch = parse_arch({"name": "resnet", "width": 4, "downs": 1, "blocks": 0, **fields})
     return build(arch, Epsilons(mode="scaled", values=(4, 8)), channels=1, seed=seed)
+
+
+def hint(text: str = "vgg-w4@seed", kind: str = "multiscale") -> Hint:
+    name = text.partition("@")[0]
+    own = classifiers.build(name, channels=1, classes=7, size=12, seed=5)
+    return Hint(kind, name, own)
 
 
 @pytest.fixture
@@ -125,7 +136,7 @@ def test_a_file_is_never_replaced(tmp_path: Path) -> None:
         ({"format": 2}, "format is 2: input should be less than or equal to 1"),
         ({"arch": {"name": "dense"}}, "arch.name is 'dense'; allowed: resnet"),
         ({"arch": {"name": "resnet", "width": -1}}, "arch.width is -1: input should be greater"),
-        ({"epsilons": {"mode": "film"}}, "epsilons.mode is 'film': input should be 'heads'"),
+        ({"epsilons": {"mode": "all"}}, "epsilons.mode is 'all': input should be 'heads'"),
         ({"epsilons": {"values": [8, 4]}}, "epsilons.values is [8, 4]: budgets must be increasing"),
         ({"channels": 0}, "channels is 0: input should be greater"),
         ({"weights": None}, "weights is None: input should be a valid string"),
@@ -182,3 +193,120 @@ def test_a_card_is_a_value() -> None:
     card = Card(arch={}, epsilons=Epsilons(), channels=3, weights="")
     with pytest.raises(ValueError, match="frozen"):
         card.channels = 1
+
+
+def hinted(**changes: object) -> AttackNetwork:
+    arch = parse_arch({"name": "recurrent", "width": 4, "norm": "batch", **changes})
+    return build(arch, Epsilons(mode="film", values=(4, 8)), channels=1, seed=0, hint=hint())
+
+
+def attacked(network: AttackNetwork) -> np.ndarray:
+    x = np.random.default_rng(0).uniform(size=(3, 1, 9, 12)).astype(np.float32)
+    with chainer.no_backprop_mode(), chainer.using_config("train", False):
+        return network(x, np.array([4, 5, 16])).array
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    save_package(tmp_path / "package", hinted(), RECORD)
+    return tmp_path / "package"
+
+
+def test_a_package_carries_what_gives_its_hints(package: Path) -> None:
+    found, card = load_package(package)
+    assert sorted(p.name for p in package.iterdir()) == [
+        "CARD.md", "hint.npz", "package.json", "weights.npz",
+    ]  # fmt: skip
+    np.testing.assert_array_equal(attacked(found), attacked(hinted()))
+    assert (card.hint.kind, card.hint.classifier) == ("multiscale", "vgg-w4")
+    assert (card.hint.classes, card.hint.size) == (7, 12)
+    assert card.hint.weights == weights.digest(hint().classifier)
+    assert found.hint.classifier.frozen
+    save_package(package.with_name("again"), found, RECORD)
+    for name in ("hint.npz", "weights.npz", "package.json"):
+        assert (package / name).read_bytes() == (package.with_name("again") / name).read_bytes()
+
+
+def test_the_card_says_what_a_hint_costs(package: Path) -> None:
+    text = (package / "CARD.md").read_text()
+    assert "- hint: `multiscale` from `vgg-w4` (hint.npz, sha256 `" in text
+    assert "an attack costs one forward and one backward pass of this classifier" in text
+
+
+def test_the_card_names_the_budget_a_network_was_trained_for(tmp_path: Path) -> None:
+    epsilons = Epsilons(mode="single", values=(4, 8, 16), single=5)
+    network = build(parse_arch({"name": "unet", "width": 4}), epsilons, channels=1, seed=0)
+    save_package(tmp_path / "package", network, {})
+    assert load_package(tmp_path / "package")[1].epsilons == epsilons
+    assert "- budgets: 5 of 255, mode `single`" in (tmp_path / "package" / "CARD.md").read_text()
+
+
+@pytest.mark.data
+def test_a_pretrained_classifier_travels_as_its_own_file(real_data: Path, tmp_path: Path) -> None:
+    path = real_data / "weights" / "cifar10_resnet20.npz"
+    own = classifiers.build(f"npz:{path}", channels=3, classes=10, size=40, seed=0)
+    network = build(
+        parse_arch({"name": "unet", "width": 4}), Epsilons(), channels=3, seed=0,
+        hint=Hint("input", f"npz:{path}", own),
+    )  # fmt: skip
+    save_package(tmp_path / "package", network, {})
+    assert (tmp_path / "package" / "hint.npz").read_bytes() == path.read_bytes()
+    found, card = load_package(tmp_path / "package")
+    assert card.hint.classifier == "npz:cifar10_resnet20.npz"
+    x = np.random.default_rng(0).uniform(size=(2, 3, 16, 16)).astype(np.float32)
+    np.testing.assert_array_equal(
+        found(x, np.array([4, 8])).array, network(x, np.array([4, 8])).array
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"classifier": "plain-w4"}, "hint.npz' lacks 'convs/0/"),
+        ({"classifier": "dense"}, "classifier is 'dense': allowed are plain, vgg"),
+        ({"classifier": "net.py:Net"}, "hint.classifier is 'net.py:Net'; allowed: an architecture"),
+        ({"classifier": "npz:x"}, "hint.npz' holds "),
+        ({"classes": 8}, "expected float32[8"),
+        ({"weights": "0"}, "hint.npz is not what package.json describes"),
+        (
+            {"kind": "all"},
+            "is damaged: hint.kind is 'all': input should be 'input' or 'multiscale'",
+        ),
+    ],
+)
+def test_a_hint_that_is_not_what_the_card_says_is_refused(package: Path, changes, said) -> None:
+    card = json.loads((package / "package.json").read_text())
+    edit(package, hint=card["hint"] | changes)
+    with pytest.raises(DataError) as raised:
+        load_package(package)
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_code_that_a_package_names_is_not_run(package: Path, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nNet = None\n")
+    card = json.loads((package / "package.json").read_text())
+    edit(package, hint=card["hint"] | {"classifier": f"{tmp_path / 'net.py'}:Net"})
+    with pytest.raises(DataError, match=r"allowed: an architecture of models\.classifiers"):
+        load_package(package)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_hint_changed_in_one_bit_is_refused(package: Path) -> None:
+    own = hint().classifier
+    own.linear.b.array.view(np.uint32).flat[0] ^= 1
+    weights.save(package / "hint.npz", own)
+    with pytest.raises(DataError, match=r"hint\.npz is not what package\.json describes"):
+        load_package(package)
+    (package / "hint.npz").unlink()
+    with pytest.raises(DataError, match=r"has no hint\.npz, which package\.json describes"):
+        load_package(package)
+
+
+def test_packages_from_before_hints_and_modes_are_read(folder: Path) -> None:
+    card = json.loads((folder / "package.json").read_text())
+    del card["hint"], card["epsilons"]["single"]
+    (folder / "package.json").write_text(json.dumps(card))
+    found, _ = load_package(folder)
+    assert weights.digest(found) == weights.digest(network())
+    assert found.hint is None

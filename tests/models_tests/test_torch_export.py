@@ -15,8 +15,10 @@ import chainer.functions as F
 import numpy as np
 import pytest
 
-from models import kernels
+from models import classifiers, kernels
 from models.generators import GENERATORS, AttackNetwork, Epsilons, build, parse_arch
+from models.generators.network import once
+from models.hints import Hint
 from models.norms import Norm
 from models.package import save_package
 from models.pixels import to_unit
@@ -66,7 +68,7 @@ def attacked(network: AttackNetwork, x: np.ndarray, epsilon: np.ndarray) -> np.n
 
 
 def test_every_generator_is_exported_here() -> None:
-    assert set(SHAPES) == set(GENERATORS)
+    assert set(SHAPES) == {name for name, g in GENERATORS.items() if g.perturb is once}
 
 
 @every
@@ -198,11 +200,18 @@ def test_a_function_without_an_operator_is_named() -> None:
 def test_other_parts_of_a_network_are_refused() -> None:
     network = make(CASES[0])
     with network.init_scope():
-        network.hint = chainer.links.Linear(2, 2)
-    with pytest.raises(
-        UsageError, match=r"holds hint/W, hint/b: what can be exported .* without hints"
-    ):
+        network.other = chainer.links.Linear(2, 2)
+    with pytest.raises(UsageError, match=r"holds other/W, other/b: what can be exported to torch"):
         convert(network)
+
+
+@pytest.mark.parametrize("name", ["unet", "recurrent"])
+def test_steps_and_hints_are_refused(name) -> None:
+    own = classifiers.build("plain-w2", channels=3, classes=4, size=8, seed=0)
+    hint = Hint("input", "plain-w2", own) if name == "unet" else None
+    arch = parse_arch({"name": name, "width": 4})
+    with pytest.raises(UsageError, match=rf"is '{name}' with(out)? hints: what can be exported"):
+        convert(build(arch, Epsilons(), channels=3, seed=0, hint=hint))
 
 
 def test_another_mode_is_refused() -> None:

@@ -21,6 +21,7 @@ import chainer
 
 from models import weights
 from models.classifiers import build, freeze
+from models.hints import Hint
 from objectives.data import Split
 from objectives.spec import AttackSpec
 from objectives.targets import CleanLogits
@@ -38,6 +39,8 @@ class Case(NamedTuple):
     weighting: str = "mean"
     targets: int = 2
     placement: str = "all"
+    arch: str = "resnet"
+    hint: str = "none"
 
     @property
     def name(self) -> str:
@@ -53,6 +56,8 @@ CASES = [
     Case("batch", 7),
     Case("none", 7, "predicted"),
     Case("none", 7, "least_likely"),
+    Case("batch", 7, mode="film", arch="unet", hint="input"),
+    Case("batch", 7, mode="heads", arch="recurrent", hint="multiscale"),
     Case("none", 7, "similarity", "scaled", "softmin"),
     Case("none", 7, "predicted", "scaled", "worst", 3),
     # On two and four ranks: one target each, two groups, and more targets than ranks of a group.
@@ -65,11 +70,18 @@ CASES = [
 TARGETS = {"plain-w4": 1, "resnet8-w4": 2, "vgg-w4": 3, "plain-w3": 4}
 
 
+SHAPES = {
+    "resnet": {"arch.downs": 1, "arch.blocks": 1},
+    "unet": {"arch.depth": 1},
+    "recurrent": {"arch.downs": 1},
+}
+
+
 def spec(case: Case) -> AttackSpec:
     return AttackSpec.from_parameters(
         {
-            "epsilon.mode": case.mode, "epsilon.values": (4, 8, 16), "arch.name": "resnet",
-            "arch.width": 4, "arch.downs": 1, "arch.blocks": 1, "arch.norm": case.norm,
+            "epsilon.mode": case.mode, "epsilon.values": (4, 8, 16), "arch.name": case.arch,
+            "arch.width": 4, "arch.norm": case.norm, **SHAPES[case.arch],
             "loss.name": case.loss, "loss.smoothness": 0.1, "optimizer.name": "momentum",
             "optimizer.lr": 0.1, "batch.size": case.batch, "augment.diversity": 0.5,
             "targets.weighting": case.weighting, **_boosted(case),
@@ -102,10 +114,11 @@ def results(case: Case, world: World) -> Iterator[tuple[str, np.ndarray]]:
         for text, seed in _targets(case).items()
     }
     targets = {text: (net, CleanLogits(net, images.images)) for text, net in nets.items()}
+    hint = None if case.hint == "none" else Hint(case.hint, "resnet8-w4", nets["resnet8-w4"])
     network = None
     for seen, _, network in train_attack(
         spec(case), images, targets, images=STEPS * case.batch, seed=5, world=world,
-        placement=case.placement,
+        placement=case.placement, hint=hint,
     ):  # fmt: skip
         if seen == case.batch:
             yield from ((f"grad{name}", p.grad.copy()) for name, p in network.namedparams())

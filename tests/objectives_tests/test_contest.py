@@ -7,11 +7,15 @@ import models  # noqa: F401  makes Chainer importable
 # isort: split
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+from models.classifiers import build as build_classifier
 from models.generators import Epsilons, build, parse_arch
+from models.hints import Hint
+from models.package import save_package
 from objectives.baselines import noop, random_sign
-from objectives.contest import attack_folder, find_images
+from objectives.contest import attack, attack_folder, find_images
 from objectives.evaluation import network_attack
 from study.errors import DataError, UsageError
 
@@ -82,6 +86,40 @@ def test_neighbours_of_one_size_go_in_batches_that_fit_in_memory(tmp_path: Path)
         )
     )  # fmt: skip
     assert shapes == [(64, 3, 64, 64), (6, 3, 64, 64)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        (
+            "heads",
+            "epsilon 20 is not one of the network's budgets; its perturbation for 16 is scaled",
+        ),
+        (
+            "film",
+            "epsilon 20 is not one of the network's budgets; its perturbation for 16 is scaled",
+        ),
+        (
+            "single",
+            "epsilon 20 is not one of the network's budgets; its perturbation for 9 is scaled",
+        ),
+        ("scaled", None),
+    ],
+)
+def test_a_package_with_hints_attacks_with_nothing_beside_it(tmp_path: Path, mode, said) -> None:
+    (tmp_path / "in").mkdir()
+    clean = pixels(write(tmp_path / "in" / "x.png", (17, 30)))
+    own = build_classifier("plain-w4", channels=3, classes=4, size=16, seed=0)
+    network = build(
+        parse_arch({"name": "recurrent", "width": 4}), Epsilons(mode=mode, single=9),
+        channels=3, seed=0, hint=Hint("multiscale", "plain-w4", own),
+    )  # fmt: skip
+    save_package(tmp_path / "package", network, {})
+    places = [str(tmp_path / name) for name in ("package", "in", "out")]
+    done = CliRunner().invoke(attack, [*places, "20"])
+    assert done.exit_code == 0, done.output
+    assert (said in done.output) if said else ("not one of" not in done.output)
+    assert 0 < np.abs(pixels(tmp_path / "out" / "x.png") - clean).max() <= 20
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "LA"])

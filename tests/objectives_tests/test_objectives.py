@@ -14,16 +14,18 @@ from pydantic import ValidationError
 
 from models import weights
 from models.generators import build
+from models.package import load_package, save_package
 from objectives.attack import AttackObjective, AttackSettings, _budgets
 from objectives.baselines import noop, random_sign
 from objectives.classifier import ClassifierObjective, ClassifierSpec
 from objectives.evaluation import error_rates, network_attack
+from objectives.hints import load_hint
 from objectives.losses import LOSSES, TRUE_LABEL_LOSSES
 from objectives.retraining import retrain
-from objectives.spec import AttackSpec
+from objectives.spec import AttackSpec, HintSpec
 from study.errors import TrialPruned, UsageError
 from study.objective import Objective, Result, decode, encode, load_objective
-from study.space import Given, fill_point
+from study.space import Given, fill_point, walk
 from study.world import World
 
 TINY = {
@@ -116,6 +118,73 @@ def test_training_makes_a_classifier_wrong_that_it_never_saw(attack) -> None:
     assert errors[1] > errors[0]
 
 
+def changed(**parts: dict[str, object]) -> AttackSpec:
+    return AttackSpec.model_validate(
+        {name: fields | parts.get(name, {}) for name, fields in SPEC.model_dump().items()}
+    )
+
+
+@pytest.mark.parametrize("kind", ["input", "multiscale"])
+@pytest.mark.parametrize(
+    "arch", [{}, {"name": "recurrent", "downs": 1, "blocks": ...}], ids=["resnet", "recurrent"]
+)
+def test_a_trial_with_hints_is_scored_and_packaged_with_them(attack, tmp_path, kind, arch) -> None:
+    fields = {k: v for k, v in (SPEC.arch.model_dump() | arch).items() if v is not ...}
+    spec = AttackSpec.model_validate(
+        SPEC.model_dump() | {"arch": fields, "hint": {"kind": kind, "classifier": "resnet8-w4"}}
+    )
+    before = weights.digest(attack._classifiers["resnet8-w4"])
+    result = attack.evaluate(spec, World(), Recorder())
+    hint = attack.hint(spec, World())
+    network = build(spec.arch, spec.epsilon, channels=1, seed=99, hint=hint)
+    with np.load(BytesIO(result.files["weights.npz"]), allow_pickle=False) as arrays:
+        weights.assign(network, dict(arrays))
+    save_package(tmp_path / "package", network, {})
+    found, _ = load_package(tmp_path / "package")
+    judge, tune = attack._classifiers["plain-w8@1"], attack._tune_images()
+    again = error_rates(network_attack(found), [judge], *tune, (8, 40), World())
+    assert float(again.mean()) == result.value
+    assert weights.digest(attack._classifiers["resnet8-w4"]) == before
+
+
+@pytest.mark.parametrize("text", ["plain-w8@1", "vgg-w4", "mobilenet", "resnet8-w4@1"])
+def test_a_hint_from_what_an_attack_is_judged_by_is_refused(attack, text) -> None:
+    spec = changed(hint={"kind": "input", "classifier": text})
+    with pytest.raises(UsageError) as raised:
+        attack.evaluate(spec, World(), Recorder())
+    assert str(raised.value) == (
+        f"hint.classifier is {text!r}, and hints come from what the attack trains on; "
+        "allowed: plain-w8, resnet8-w4"
+    )
+    with pytest.raises(UsageError, match=r"allowed: plain-w8 \| resnet8-w4"):
+        fill_point(
+            attack.suggest, {**attack.default, "hint.kind": "input", "hint.classifier": text}, {}
+        )
+
+
+def test_a_hint_is_loaded_alone_where_nothing_was_prepared(attack, monkeypatch) -> None:
+    fresh, asked = AttackObjective(**TINY), []
+
+    def loaded(texts, *_):
+        asked.extend(texts)
+        return attack._classifiers
+
+    monkeypatch.setattr("objectives.attack.load_targets", loaded)
+    spec = changed(hint={"kind": "input", "classifier": "plain-w8"})
+    assert fresh.hint(spec, World()).classifier is attack._classifiers["plain-w8"]
+    assert asked == ["plain-w8"]
+    assert fresh.hint(SPEC, World()) is None
+
+
+def test_code_of_the_users_own_gives_no_hints() -> None:
+    objective = AttackObjective(**{**TINY, "train": ("my.nets:Net", "plain-w8@3")})
+    (domain,) = [d for _, d in walk(objective.suggest) if d.name == "hint.classifier"]
+    assert domain.choices == ("plain-w8@3",)
+    hint = HintSpec(kind="input", classifier="my.nets:Net")
+    with pytest.raises(UsageError, match=r"'my\.nets:Net', which an attack package cannot carry"):
+        load_hint(hint, ["my.nets:Net"], lambda _: attack)
+
+
 @pytest.mark.parametrize("size", [7, 16, 64, 500])
 def test_trials_of_any_batch_size_report_at_the_same_points(attack, size) -> None:
     report = Recorder()
@@ -187,6 +256,17 @@ def test_budgets_are_drawn_in_proportion(sampling, chances) -> None:
     drawn = _budgets(spec, np.random.default_rng(0), 70_000)
     found = [np.mean(drawn == value) for value in (4, 8, 16)]
     np.testing.assert_allclose(found, chances, atol=0.01)
+
+
+def test_a_network_for_one_budget_is_trained_on_no_other() -> None:
+    spec = AttackSpec.from_parameters({"epsilon.mode": "single", "epsilon.single": 7})
+    assert set(_budgets(spec, np.random.default_rng(0), 1000)) == {7}
+
+
+@pytest.mark.parametrize("name", ["film", "single"])
+def test_every_treatment_of_budgets_trains(attack, name) -> None:
+    value = attack.evaluate(changed(epsilon={"mode": name}), World(), Recorder()).value
+    assert 0 <= value <= 1
 
 
 def test_repeating_a_trial_gives_the_same_bits(attack) -> None:

@@ -65,6 +65,7 @@ def test_every_end_of_every_domain_builds_a_spec() -> None:
             assert point[domain.name] == value
             seen.add(domain.name)
     assert {"arch.width", "loss.confidence", "epsilon.mode", "batch.size"} <= seen
+    assert {"arch.steps", "epsilon.single", "hint.kind", "hint.classifier"} <= seen
 
 
 def _corner(wanted: dict[str, object]) -> tuple[AttackSpec, dict[str, object]]:
@@ -89,6 +90,10 @@ def _corner(wanted: dict[str, object]) -> tuple[AttackSpec, dict[str, object]]:
         ("loss.confidence", "loss.name", ("margin",)),
         ("loss.depth", "loss.name", ("similarity", "distance")),
         ("targets.temperature", "targets.weighting", ("softmin",)),
+        ("epsilon.single", "epsilon.mode", ("single",)),
+        ("epsilon.sampling", "epsilon.mode", ("heads", "scaled", "film")),
+        ("hint.classifier", "hint.kind", ("input", "multiscale")),
+        ("arch.steps", "arch.name", ("recurrent",)),
         *((f"targets.weight.{text}", "targets.weighting", ("weighted",)) for text in TARGETS),
     ],
 )
@@ -119,6 +124,18 @@ def test_a_spec_from_before_there_were_boosters_and_weights_still_opens() -> Non
     assert AttackSpec.model_validate(old) == AttackSpec()
 
 
+def test_no_hint_is_asked_for_where_no_classifier_can_give_one() -> None:
+    names = {domain.name for _, domain in walk(partial(suggest, targets=("my.nets:Net",)))}
+    assert not {name for name in names if name.startswith("hint.")}
+    assert names < {domain.name for _, domain in walk(draw)}
+
+
+def test_a_spec_from_before_hints_is_read() -> None:
+    old = json.loads(AttackSpec().model_dump_json())
+    del old["hint"], old["epsilon"]["single"]
+    assert AttackSpec.model_validate(old) == AttackSpec()
+
+
 @pytest.mark.parametrize("spec", SPECS)
 def test_json_both_ways(spec: AttackSpec) -> None:
     text = spec.model_dump_json()
@@ -146,7 +163,7 @@ def test_the_default_spec_lies_in_the_space() -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["batch", "arch", "epsilon", "loss", "targets", "optimizer", "augment"]
+    "place", ["batch", "arch", "epsilon", "hint", "loss", "targets", "optimizer", "augment"]
 )
 def test_specs_are_frozen(place) -> None:
     spec = AttackSpec()
@@ -180,6 +197,24 @@ def test_specs_are_frozen(place) -> None:
         ({"epsilon.values": ()}, "epsilon.values is (): tuple should have at least 1 item"),
         ({"augment.diversity": 1.5}, "augment.diversity is 1.5: input should be less than or"),
         ({"augment.flip": "perhaps"}, "augment.flip is 'perhaps': input should be a valid boolean"),
+        (
+            {"hint.kind": "input"},
+            "hint is {'kind': 'input'}: a classifier goes with every kind but",
+        ),
+        ({"hint.classifier": "vgg"}, "hint is {'classifier': 'vgg'}: a classifier goes with every"),
+        (
+            {"hint.kind": "all"},
+            "hint.kind is 'all': input should be 'none', 'input' or 'multiscale'",
+        ),
+        ({"epsilon.single": 0}, "epsilon.single is 0: input should be greater than or equal to 1"),
+        (
+            {"epsilon.mode": "all"},
+            "epsilon.mode is 'all': input should be 'heads', 'scaled', 'film'",
+        ),
+        (
+            {"arch.name": "recurrent", "speed.limit": 3},
+            "speed is {'limit': 3}: extra inputs are not",
+        ),
         ({"speed.limit": 3}, "speed is {'limit': 3}: extra inputs are not permitted"),
     ],
 )
@@ -196,6 +231,7 @@ def test_bad_values_are_explained_in_one_sentence(parameters, said) -> None:
     [
         ({"arch.name": "dense"}, f"arch.name is 'dense'; allowed: {', '.join(GENERATORS)}"),
         ({"arch.width": 8}, f"arch.name is None; allowed: {', '.join(GENERATORS)}"),
+        ({"arch.name": "recurrent", "arch.steps": 3}, "arch.steps is 3: input should be less than"),
         ({"arch.name": "resnet", "arch.width": 1000}, "arch.width is 1000: input should be less"),
     ],
 )

@@ -76,7 +76,7 @@ def whole() -> click.Group:
 
 VERBS = [
     "attack", "best", "create", "dashboard", "demo", "enqueue", "environment", "evaluate",
-    "export", "images", "package", "report", "space", "status", "train", "worker",
+    "export", "export-torch", "images", "package", "report", "space", "status", "train", "worker",
 ]  # fmt: skip
 
 
