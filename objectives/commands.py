@@ -13,6 +13,7 @@ from models import weights
 from models.generators import AttackNetwork, build
 from models.package import check_folder, save_package
 from objectives.attack import AttackObjective
+from objectives.baselines import is_baseline
 from objectives.retraining import Retrained, card_record, retrain
 from objectives.spec import AttackSpec
 from study.conditions import Conditions
@@ -63,7 +64,8 @@ def package(study: str, folder: Path, storage: str, trial: str) -> None:
     lineage = {"study": study, "trial": found.number}
     seed, ranks = objective.conditions.seed, kept.get("ranks", 1)
     record = card_record(objective, spec, seed, ranks, lineage) | _made(kept)
-    save_package(folder, _network(objective, spec, content), record, _measured(opened, study))
+    network = _network(objective, spec, content)
+    save_package(folder, network, record, _measured(opened, study, weights.digest(network)))
     click.echo(folder)
 
 
@@ -204,8 +206,11 @@ def _made(kept: Mapping[str, Any]) -> dict[str, Any]:
     return {**kept.get("provenance", {}), "tune errors": tune}
 
 
-def _measured(opened: Any, study: str) -> list[dict[str, Any]]:
-    frame = read_evaluations(engine_of(opened), study).drop(columns="made")
+def _measured(opened: Any, study: str, digest: str) -> list[dict[str, Any]]:
+    """Return what was measured of this very network, and of baselines on the same classifiers."""
+    frame = read_evaluations(engine_of(opened), study)
+    baselines = frame["attack"].map(lambda name: name in ("noop", "random") or is_baseline(name))
+    frame = frame[(frame["weights"] == digest) | baselines].drop(columns=["made", "weights"])
     frame = frame.astype(object).where(frame.notna(), None)
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 

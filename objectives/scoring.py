@@ -92,11 +92,13 @@ def evaluate(
     opened, bench = _bench(world, storage, study, given, _budgets(epsilons))
     world.lead(lambda: _check_csv(path))
     with world.signals():
-        table = error_table(_score(bench, attacks, world, images))
+        answers, networks = _score(bench, attacks, world, images)
+    table = error_table(answers)
+    weights = table["attack"].map(networks)
 
     def keep() -> None:
         if study:
-            save_evaluations(engine_of(opened), study, table)
+            save_evaluations(engine_of(opened), study, table.assign(weights=weights))
         if path:
             table.to_csv(path, index=False)
         shown = table.drop(columns=_silent(table)) if form == "table" else table
@@ -128,13 +130,14 @@ class _Bench:
 
 @dataclass(frozen=True)
 class _Entry:
-    """An attack and its name, what it was made with (None: unknown), and its budgets."""
+    """An attack: its name, what it was made with (None: unknown), its budgets, a network's digest."""
 
     name: str
     attack: Attack
     seen: tuple[str, ...] | None
     epsilons: tuple[int, ...]
     timed: bool = True
+    weights: str | None = None
 
 
 def _bench(
@@ -170,7 +173,10 @@ def _free_bench(
     )  # fmt: skip
 
 
-def _score(bench: _Bench, attacks: Sequence[str], world: World, images: int | None) -> Answers:
+def _score(
+    bench: _Bench, attacks: Sequence[str], world: World, images: int | None
+) -> tuple[Answers, dict[str, str | None]]:
+    """Return what classifiers answered, and the digest of each attack that is a network."""
     split = bench.data.report
     split = split.evenly(min(images or len(split.labels), len(split.labels)))
     texts = (*bench.train, *bench.tune, *bench.report)
@@ -185,14 +191,12 @@ def _score(bench: _Bench, attacks: Sequence[str], world: World, images: int | No
         split.images, split.labels,
         {entry.name: entry.epsilons for entry in entries}, world,
     )  # fmt: skip
-    return replace(
-        answers,
-        speed=_speeds(entries, split, world),
-        relation={
-            (entry.name, text): relation(text, entry.seen, nets)
-            for entry in entries if entry.seen is not None for text in bench.report
-        },
-    )  # fmt: skip
+    relations = {
+        (entry.name, text): relation(text, entry.seen, nets)
+        for entry in entries if entry.seen is not None for text in bench.report
+    }  # fmt: skip
+    answers = replace(answers, speed=_speeds(entries, split, world), relation=relations)
+    return answers, {entry.name: entry.weights for entry in entries}
 
 
 def _entries(
@@ -224,7 +228,8 @@ def _entry(text: str, bench: _Bench, split: Split, nets: Mapping[str, Classifier
     if not (Path(place) / "package.json").is_file():
         return _folder(name, Path(place), bench, split)
     network, card = load_package(Path(place))
-    return _Entry(name, network_attack(network), seen_by_network(card.record), bench.epsilons)
+    seen = seen_by_network(card.record)
+    return _Entry(name, network_attack(network), seen, bench.epsilons, weights=card.weights)
 
 
 def _baseline(name: str, bench: _Bench, nets: Mapping[str, Classifier]) -> _Entry:
@@ -283,8 +288,8 @@ def _budgets(text: str | None) -> tuple[int, ...]:
     if not text:
         return ()
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdigit() and int(part) <= 255 for part in parts):
+    if not all(part.isdecimal() and int(part) <= 255 for part in parts):
         raise UsageError(
             f"--epsilons is {text!r}; allowed: integers 0..255 with commas, such as 4,8"
         )
-    return tuple(int(part) for part in parts)
+    return tuple(dict.fromkeys(int(part) for part in parts))

@@ -23,7 +23,13 @@ from sqlalchemy import (
 
 from study.schema import ensure_columns, ensure_tables
 
-__all__ = ["EVALUATIONS", "add_worst", "read_evaluations", "save_evaluations"]
+__all__ = [
+    "EVALUATIONS",
+    "add_worst",
+    "forget_evaluations",
+    "read_evaluations",
+    "save_evaluations",
+]
 
 _METADATA = MetaData()
 EVALUATIONS = Table(
@@ -49,12 +55,13 @@ EVALUATIONS = Table(
     Column("images_per_second", Double),
     Column("relation", String(16)),
     Column("seeds", Integer),
+    Column("weights", String(64)),
 )
 _NUMBERS = ["gain", "asr", "fooling", "l2", "ssim", "images_per_second"]
 _COLUMNS = [
     *("attack", "epsilon", "classifier", "error", "low", "high"),
     *_NUMBERS,
-    *("relation", "seeds", "images"),
+    *("relation", "seeds", "images", "weights"),
 ]
 
 
@@ -64,7 +71,8 @@ def save_evaluations(engine: Engine, study: str, frame: pd.DataFrame) -> None:
     Args:
         engine: the study's database.
         study: its name.
-        frame: the rows; a number that is missing (NaN, or no such column) stays missing.
+        frame: the rows; a number that is missing (NaN, or no such column) stays missing. `weights` is the
+            digest of the network that attacked, where one did.
     """
     _ensure(engine)
     if frame.empty:
@@ -83,7 +91,7 @@ def save_evaluations(engine: Engine, study: str, frame: pd.DataFrame) -> None:
 def read_evaluations(engine: Engine, study: str) -> pd.DataFrame:
     """Return what was stored for a study, in the order it was stored, with the column `worst`.
 
-    Rows of older versions lack what was not measured then: NaN, `relation` empty, `seeds` 1.
+    Rows of older versions lack what was not measured then: NaN, `relation` and `weights` empty, `seeds` 1.
     """
     _ensure(engine)
     query = (
@@ -93,8 +101,15 @@ def read_evaluations(engine: Engine, study: str) -> pd.DataFrame:
     )
     with engine.connect() as connection:
         frame = pd.read_sql(query, connection)
-    frame = frame.fillna({"relation": "", "seeds": 1})
+    frame = frame.fillna({"relation": "", "seeds": 1, "weights": ""})
     return add_worst(frame.astype({**dict.fromkeys(_NUMBERS, float), "seeds": int}))
+
+
+def forget_evaluations(engine: Engine, study: str) -> None:
+    """Delete what is stored under a study's name: it is of another study, which was deleted."""
+    _ensure(engine)
+    with engine.begin() as connection:
+        connection.execute(delete(EVALUATIONS).where(EVALUATIONS.c.study == study))
 
 
 def add_worst(frame: pd.DataFrame) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from study.conditions import Conditions, agree
 from study.curves import CurveWriter
 from study.errors import UsageError
+from study.evaluations import forget_evaluations
 from study.objective import Objective, digest, encode, load_objective
 from study.provenance import process_alive, provenance
 from study.search.growth import grow
@@ -200,6 +201,7 @@ def _adopt(study: Study, url: str, wanted: Mapping[str, Any]) -> Conditions:
         )
     conditions = Conditions(**{key: value for key, value in wanted.items() if value is not None})
     objective = load_objective(conditions.objective, conditions.settings)
+    forget_evaluations(engine_of(study), study.study_name)
     return remember(study, conditions, objective, url)
 
 

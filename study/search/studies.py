@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from study.conditions import Conditions
 from study.errors import UsageError
+from study.evaluations import forget_evaluations
 from study.objective import Objective, explain, load_objective
 from study.search.samplers import build_pruner, build_sampler
 from study.search.storage import open_storage, printable
@@ -57,6 +58,8 @@ def create_study(url: str, name: str, conditions: Conditions, objective: Objecti
         raise UsageError(
             f"study {name!r} already exists in {printable(url)}; continue it with `jigsaw worker {name}`"
         ) from None
+    # Optuna deletes studies without asking us.
+    forget_evaluations(storage.engine, name)
     if objective.default:
         study.enqueue_trial(first)
     remember(study, conditions, objective, url)

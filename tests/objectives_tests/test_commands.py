@@ -3,15 +3,18 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from objectives import commands
 from objectives.attack import AttackObjective
-from objectives.commands import _check_folders, _chosen
+from objectives.commands import _check_folders, _chosen, _measured
 from objectives.scoring import _check_csv
 from study.conditions import Conditions
 from study.errors import UsageError
+from study.evaluations import save_evaluations
 from study.objective import encode
+from study.search.session import engine_of
 from study.search.studies import create_study, load_study
 
 NAME = "objectives.attack:AttackObjective"
@@ -57,3 +60,28 @@ def test_places_are_checked_before_the_work(tmp_path: Path) -> None:
     _check_folders([(tmp_path / "new", 0)])
     with pytest.raises(UsageError, match="exists and is no attack package"):
         _check_folders([(tmp_path / "new", 0), (tmp_path, 0)])
+
+
+def test_a_card_tells_of_its_own_network_and_of_baselines(study) -> None:
+    opened, _ = study
+    columns = {
+        "epsilon": 8,
+        "classifier": "vgg",
+        "error": 0.5,
+        "low": 0.4,
+        "high": 0.6,
+        "l2": 1.0,
+        "images": 9,
+    }
+    attacks = {
+        "noop": None,
+        "mi-fgsm:steps=20": None,
+        "best": "ours",
+        "winner-1": "other",
+        "theirs": None,
+    }
+    table = pd.DataFrame([{"attack": a, "weights": w, **columns} for a, w in attacks.items()])
+    save_evaluations(engine_of(opened), "s", table)
+    told = _measured(opened, "s", "ours")
+    assert [row["attack"] for row in told] == ["noop", "mi-fgsm:steps=20", "best"]
+    assert not {"made", "weights"} & set(told[0])

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from models.generators import Epsilons, build, parse_arch
-from models.package import save_package
+from models.package import load_package, save_package
 from objectives.data import load
 from objectives.files import images, write_images
 from objectives.scoring import evaluate
@@ -111,7 +111,10 @@ class TestStudy:
             "fgsm": True,
         }
         stored = read_evaluations(engine_of(load_study(url, "s")), "s").drop(columns="made")
-        pd.testing.assert_frame_equal(stored, table)
+        digest = load_package(package)[1].weights
+        networks = stored.groupby("attack")["weights"].unique().map(list).to_dict()
+        assert networks == {"noop": [""], "random": [""], "fgsm": [""], "mine": [digest]}
+        pd.testing.assert_frame_equal(stored.drop(columns="weights"), table)
         pd.testing.assert_frame_equal(read(csv), table)
 
     def test_data_and_classifiers_are_the_study_s(self, capsys, url) -> None:
@@ -128,6 +131,11 @@ class TestFree:
         assert table["attack"].unique().tolist() == ["noop", "random"]
         assert table["classifier"].unique().tolist() == ["plain-w2", "jpeg:50+plain-w2"]
         assert not list(tmp_path.glob("*.db"))
+
+    def test_a_budget_counts_once(self, capsys) -> None:
+        table = rows(capsys, "noop", *FREE, "--epsilons", "8,4,8")
+        assert table["epsilon"].unique().tolist() == [8, 4]
+        assert not table.duplicated(["attack", "classifier", "epsilon"]).any()
 
     def test_what_an_attack_saw_is_marked_and_is_no_held_out(self, capsys) -> None:
         table = rows(capsys, "fgsm", *FREE[:2], "--classifiers", "plain-w2,vgg-w2", *FEW,
@@ -195,6 +203,7 @@ class TestFolders:
         (["fgsm", *FREE], "attack 'fgsm' takes gradients from classifiers; name them with --train A,B"),
         (["noop", "noop", *FREE], "two attacks are called 'noop'; write another name, NAME=FOLDER, for one"),
         (["noop", *FREE, "--epsilons", "4,x"], "--epsilons is '4,x'; allowed: integers 0..255"),
+        (["noop", *FREE, "--epsilons", "²"], "--epsilons is '²'; allowed: integers 0..255"),
         (["noop", *FREE, "--classifiers", "vggg"], "classifier is 'vggg': allowed are plain"),
         (["noop", *FREE, "--classifiers", "jpeg:0+vgg"], "defence 'jpeg:0': allowed is a quality"),
         (["noop", *FREE, "--data", "cifar10:nowhere"], "nowhere does not exist"),

@@ -3,15 +3,17 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import pandas as pd
 import pytest
 from optuna.study import Study
 from optuna.trial import TrialState
 
 from study.conditions import Conditions
 from study.errors import UsageError
+from study.evaluations import read_evaluations, save_evaluations
 from study.objective import load_objective
 from study.search.samplers import build_sampler
-from study.search.session import open_session
+from study.search.session import engine_of, open_session
 from study.search.storage import open_storage
 from study.search.studies import (
     artifact_folder,
@@ -113,6 +115,33 @@ def test_names_are_taken_once(create: Create, database_url: str) -> None:
     conditions = conditions_of(load_study(database_url, "s"))
     assert conditions is not None
     assert conditions.seed == 1
+
+
+def test_a_study_of_a_deleted_one_s_name_inherits_no_error_rates(
+    create: Create, database_url: str
+) -> None:
+    engine = engine_of(create())
+    row = {
+        "attack": "best",
+        "classifier": "vgg",
+        "epsilon": 8,
+        "error": 0.5,
+        "low": 0.4,
+        "high": 0.6,
+    }
+    table = pd.DataFrame([{**row, "l2": 1.0, "images": 10}])
+
+    def delete() -> None:
+        save_evaluations(engine, "s", table)
+        optuna.delete_study(study_name="s", storage=open_storage(database_url))
+
+    delete()
+    create()
+    assert read_evaluations(engine, "s").empty
+    delete()
+    plain(database_url, direction="maximize")
+    open_session(database_url, "s", {"objective": f"{HERE}:Tiny"})
+    assert read_evaluations(engine, "s").empty
 
 
 @pytest.mark.parametrize(("names", "known"), [((), "none"), (("a", "b"), "a, b")])
