@@ -76,7 +76,11 @@ class CurveWriter:
 
 
 def read_curves(
-    engine: Engine, uids: Sequence[str], keys: Sequence[str] | None = None
+    engine: Engine,
+    uids: Sequence[str],
+    keys: Sequence[str] | None = None,
+    *,
+    after: float | None = None,
 ) -> pd.DataFrame:
     """Return curves as rows `uid, key, step, value, seconds`, ordered by all of them.
 
@@ -84,9 +88,12 @@ def read_curves(
         engine: the study's database.
         uids: the trials' own names.
         keys: the curve keys wanted; None means all.
+        after: only points of more than so many seconds since their trial's start.
     """
     ensure_tables(engine, _METADATA)
     query = select(CURVES) if keys is None else select(CURVES).where(CURVES.c.key.in_(keys))
+    if after is not None:
+        query = query.where(CURVES.c.seconds > after)
     with engine.connect() as connection:
         frame = pd.concat(
             [

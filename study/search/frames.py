@@ -1,19 +1,16 @@
-"""Trials and curves as pandas frames."""
+"""Trials and curves of a study as pandas frames."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 from optuna.study import Study
-from optuna.trial import FrozenTrial
+from sqlalchemy import Engine
 
 from study.curves import read_curves
+from study.search.records import read_intermediate, read_trials
 from study.search.session import engine_of
 
-__all__ = ["curves_frame", "trials_frame"]
-
-# Attributes that are one object: they have no place in a table cell.
-_OBJECTS = frozenset(("uid", "spec", "provenance", "tracebacks", "owner", "hosts"))
+__all__ = ["curves_frame", "points_frame", "trials_frame"]
 
 
 def trials_frame(study: Study) -> pd.DataFrame:
@@ -22,10 +19,8 @@ def trials_frame(study: Study) -> pd.DataFrame:
     Parameter columns carry Optuna's parameter names; nested attributes such as `cost` are flattened with
     dots. A trial that lacks a column has no value there.
     """
-    rows = [_row(trial) for trial in study.get_trials(deepcopy=False)]
-    columns = ["number", "state", "value", "datetime_start", "seconds"]
-    frame = pd.DataFrame(rows)
-    return frame if len(frame) else pd.DataFrame(columns=columns)
+    frame = read_trials(engine_of(study), study._study_id)
+    return frame.drop(columns=["trial_id", "uid"], errors="ignore")
 
 
 def curves_frame(study: Study, keys: Sequence[str] | None = None) -> pd.DataFrame:
@@ -35,31 +30,44 @@ def curves_frame(study: Study, keys: Sequence[str] | None = None) -> pd.DataFram
         study: the study.
         keys: the curve keys wanted; None means all.
     """
-    numbers = {
-        t.user_attrs["uid"]: t.number
-        for t in study.get_trials(deepcopy=False)
-        if "uid" in t.user_attrs
-    }
-    frame = read_curves(engine_of(study), list(numbers), keys)
+    engine = engine_of(study)
+    metric = (study.metric_names or ["value"])[0]
+    return points_frame(engine, read_trials(engine, study._study_id), keys, metric)
+
+
+def points_frame(
+    engine: Engine,
+    trials: pd.DataFrame,
+    keys: Sequence[str] | None = None,
+    metric: str = "value",
+    *,
+    after: float | None = None,
+) -> pd.DataFrame:
+    """Return the curves of some trials as rows `number, key, step, value, seconds`.
+
+    A trial of plain Optuna has one curve: what it reported, called `metric`, without seconds.
+
+    Args:
+        engine: the study's database.
+        trials: rows of `study.search.records.read_trials`: trial_id, number and, if they are ours, uid.
+        keys: the curve keys wanted; None means all.
+        metric: what the study calls its value.
+        after: only points of more than so many seconds since their trial's start, and of no plain trial.
+    """
+    uids = trials["uid"] if "uid" in trials else pd.Series(None, trials.index, dtype=object)
+    ours = uids.notna()
+    frame = read_curves(engine, uids[ours].tolist(), keys, after=after)
+    numbers = dict(zip(uids[ours], trials.loc[ours, "number"], strict=True))
     frame.insert(0, "number", frame.pop("uid").map(numbers))
+    if after is None and not ours.all() and (keys is None or metric in keys):
+        frame = pd.concat([frame, _reported(engine, trials[~ours], metric)])
     return frame.sort_values(["number", "key", "step"], ignore_index=True)
 
 
-def _row(trial: FrozenTrial) -> dict[str, Any]:
-    start, end = trial.datetime_start, trial.datetime_complete
-    row: dict[str, Any] = {
-        "number": trial.number,
-        "state": trial.state.name.lower(),
-        "value": trial.values[0] if trial.values else None,
-        "datetime_start": start,
-        "seconds": (end - start).total_seconds() if start and end else None,
-    }
-    row.update(trial.params)
-    for key, value in trial.user_attrs.items():
-        if isinstance(value, dict) and key not in _OBJECTS:
-            for name, item in value.items():
-                row.setdefault(f"{key}.{name}", item)
-        elif key not in _OBJECTS:
-            # An attribute never hides a column or a parameter of its name.
-            row.setdefault(key, value)
-    return row
+def _reported(engine: Engine, trials: pd.DataFrame, metric: str) -> pd.DataFrame:
+    numbers = dict(zip(trials["trial_id"], trials["number"], strict=True))
+    frame = read_intermediate(engine, list(numbers))
+    return pd.DataFrame(
+        {"number": frame["trial_id"].map(numbers), "key": metric, "step": frame["step"],
+         "value": frame["value"], "seconds": float("nan")}
+    )  # fmt: skip
