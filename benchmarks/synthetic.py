@@ -94,9 +94,7 @@ def _trial(
     steps = reports // 2 if pruned or running else reports
     score = rng.betavariate(4, 4)
     uid = f"{number:032x}"
-    state = (
-        TrialState.RUNNING if running else TrialState.PRUNED if pruned else TrialState.COMPLETE
-    )
+    state = TrialState.RUNNING if running else TrialState.PRUNED if pruned else TrialState.COMPLETE
     curve = [(100 * (i + 1), score * (1 - 0.9 ** (i + 1))) for i in range(steps)]
     kind = TrialIntermediateValueModel.TrialIntermediateValueType.FINITE
     attributes: dict[str, Any] = {

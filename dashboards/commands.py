@@ -1,6 +1,7 @@
 """The verbs `jigsaw report` and `jigsaw dashboard`."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -13,23 +14,28 @@ __all__ = ["dashboard", "report"]
 @study_argument
 @storage_option
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), default=Path("report.html"),
-    show_default=True, help="The HTML file; one that is there is replaced.",
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path),
+    help="The file; one that is there is replaced.  [default: report.html or report.md]",
 )  # fmt: skip
-def report(study: str, storage: str, output: Path) -> None:
-    """Write a report of STUDY: one HTML file with every chart, which needs no network.
+@click.option(
+    "--format", "form", type=click.Choice(["html", "md"]), default="html", show_default=True,
+    help="html: charts, pictures and tables; md: tables for a paper's appendix.",
+)  # fmt: skip
+def report(study: str, storage: str, output: Path | None, form: Literal["html", "md"]) -> None:
+    """Write a report of STUDY: one file with every chart, which needs no network.
 
     Prints the file's path.
     """
     from dashboards.report import write_report
     from study.search.studies import load_study
 
-    write_report(load_study(storage, study), output)
-    click.echo(output)
+    path = output or Path(f"report.{form}")
+    write_report(load_study(storage, study), path, form=form)
+    click.echo(path)
 
 
 @click.command()
-@click.argument("database", metavar="[STORAGE]", required=False)
+@click.argument("databases", metavar="[STORAGE]...", nargs=-1)
 @storage_option
 @click.option(
     "--port",
@@ -42,23 +48,22 @@ def report(study: str, storage: str, output: Path) -> None:
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="A loopback address: the dashboard asks for no password.",
+    help="An address of this machine; any but loopback asks visitors for a token, which is printed.",
 )
 @click.option(
     "--artifacts", type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder of what trials left.  [default: the folders the studies remember]",
 )  # fmt: skip
-def dashboard(database: str | None, storage: str, port: int, host: str, artifacts: Path | None) -> None:  # fmt: skip
-    """Serve optuna-dashboard on STORAGE to this machine, until Ctrl-C."""
-    from dashboards.server import artifact_folders, make_server
-    from study.search.storage import open_storage
+def dashboard(databases: tuple[str, ...], storage: str, port: int, host: str, artifacts: Path | None) -> None:  # fmt: skip
+    """Serve the dashboards of STORAGE until Ctrl-C: compare, curves, gallery, jobs, and optuna-dashboard.
 
-    opened = open_storage(database or storage)
-    server = make_server(opened, [artifacts] if artifacts else artifact_folders(opened), host, port)
-    name = f"[{host}]" if ":" in host else host
-    with server:
-        click.echo(f"http://{name}:{server.server_port}/dashboard (Ctrl-C ends it)", err=True)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            click.echo("dashboard ended", err=True)
+    Studies of several databases compare too; optuna-dashboard shows the first database.
+    """
+    from dashboards.server import make_server
+
+    server = make_server(databases or (storage,), artifacts, host, port)
+    click.echo(f"{server.url} (Ctrl-C ends it)", err=True)
+    try:
+        server.serve()
+    finally:
+        click.echo("dashboard ended", err=True)

@@ -8,7 +8,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboards.look import PALETTE, TEMPLATE, blank, label
+from dashboards.choice import is_numeric
+from dashboards.look import PALETTE, TEMPLATE, band, blank, label
 
 __all__ = ["epsilon_error", "slices"]
 
@@ -106,12 +107,8 @@ def _cells(count: int, columns: int) -> Iterator[tuple[int, int]]:
     return ((i // columns + 1, i % columns + 1) for i in range(count))
 
 
-def _numeric(values: "pd.Series[Any]") -> bool:
-    return all(isinstance(v, int | float | np.number) and not isinstance(v, bool) for v in values)
-
-
 def _slice(name: str, rows: pd.DataFrame) -> go.Scatter:
-    numeric = _numeric(rows[name])
+    numeric = is_numeric(rows[name])
     return go.Scatter(
         x=rows[name].astype(float) if numeric else [label(v) for v in rows[name]],
         y=rows["value"],
@@ -128,7 +125,7 @@ def _slice(name: str, rows: pd.DataFrame) -> go.Scatter:
 
 
 def _parameter_axis(name: str, values: "pd.Series[Any]", log: bool) -> dict[str, Any]:
-    if not _numeric(values):
+    if not is_numeric(values):
         return {"type": "category", "title_text": label(name)}
     positive = bool((values.astype(float) > 0).all())
     if log and positive:
@@ -147,18 +144,7 @@ def _attack_traces(
     colour = PALETTE[index % len(PALETTE)]
     group: dict[str, Any] = {"legendgroup": attack, "name": label(attack)}
     known = rows[np.isfinite(rows["low"].astype(float)) & np.isfinite(rows["high"].astype(float))]
-    band = go.Scatter(
-        x=[*known["epsilon"], *known["epsilon"][::-1]],
-        y=[*known["high"], *known["low"][::-1]],
-        fill="toself",
-        fillcolor=colour,
-        opacity=0.15,
-        line={"width": 0},
-        mode="lines",
-        hoverinfo="skip",
-        showlegend=False,
-        **group,
-    )
+    interval = band(known["epsilon"], known["low"], known["high"], colour, label(attack))
     line = go.Scatter(
         x=rows["epsilon"],
         y=rows["error"],
@@ -170,4 +156,4 @@ def _attack_traces(
         showlegend=legend,
         **group,
     )
-    return [band, line]
+    return [interval, line]

@@ -1,13 +1,15 @@
 """How every chart looks: one Plotly template, colours that the colour-blind tell apart, safe labels."""
 
 import html
+from collections.abc import Iterable
 
 import plotly.graph_objects as go
 
-__all__ = ["PALETTE", "STATE_COLOURS", "TEMPLATE", "blank", "figure", "label"]
+__all__ = ["PALETTE", "SCALE", "STATE_COLOURS", "TEMPLATE", "band", "blank", "figure", "label"]
 
 # Okabe and Ito (2008), "Color Universal Design"; yellow is left out: it is too pale on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+SCALE = "Cividis"  # Nunez et al. (2018): reads the same with and without colour vision
 STATE_COLOURS = {
     "complete": "#0072B2",
     "pruned": "#E69F00",
@@ -72,3 +74,30 @@ def blank(title: str, reason: str) -> go.Figure:
         text=reason, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper", font={"size": 14}
     )
     return chart.update_layout(margin={"b": 20})
+
+
+def band(
+    x: Iterable[float], low: Iterable[float], high: Iterable[float], colour: str, group: str
+) -> go.Scatter:
+    """Return the interval around a line, as a pale area of its colour that the legend does not list.
+
+    Args:
+        x: places, ascending.
+        low: lower ends, as many.
+        high: upper ends, as many.
+        colour: of the line.
+        group: the line's legend group; names in it went through `label`.
+    """
+    return go.Scatter(
+        x=[*x, *reversed(list(x))],
+        y=[*high, *reversed(list(low))],
+        fill="toself",
+        fillcolor=colour,
+        opacity=0.15,
+        line={"width": 0},
+        mode="lines",
+        hoverinfo="skip",
+        showlegend=False,
+        legendgroup=group,
+        name=group,
+    )

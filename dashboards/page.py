@@ -9,11 +9,15 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-__all__ = ["Html", "chart", "grid", "page", "picture", "section", "table", "tag"]
+__all__ = [
+    "Content", "Html", "asset", "chart", "grid", "lazy_chart", "page", "picture", "section", "site_page",
+    "table", "tag",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -25,44 +29,15 @@ class Html:
 
 Content = Html | str
 
-_VOID = frozenset(("img", "meta"))
+_VOID = frozenset(("img", "input", "link", "meta"))
 _PASSWORD = re.compile(r"(://[^:/@\s]*:)\S*@")
 
-_STYLE = """
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem 1rem 3rem; max-width: 72rem; background: #fff; color: #1f2430;
-  font: 15px/1.5 system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif; }
-h1 { margin: 0; font-size: 1.7rem; line-height: 1.2; overflow-wrap: anywhere; }
-h2 { margin: 2.5rem 0 .6rem; padding-bottom: .25rem; font-size: 1.15rem; border-bottom: 2px solid #0072B2; }
-p { margin: .5rem 0; max-width: 48rem; overflow-wrap: anywhere; }
-.quiet, figcaption { color: #5b6270; font-size: .9rem; }
-.note { white-space: pre-wrap; border-left: 3px solid #d4d8e0; padding-left: .8rem; }
-.facts { display: flex; flex-wrap: wrap; gap: .6rem; margin: 1rem 0; }
-.facts div { flex: 1 1 7rem; padding: .6rem .8rem; background: #f4f6f9; border-radius: .4rem; }
-.facts b { display: block; font-size: 1.35rem; line-height: 1.3; }
-.wide { overflow-x: auto; margin: .6rem 0; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .28rem .7rem; text-align: left; vertical-align: top; border-bottom: 1px solid #e3e6ec;
-  overflow-wrap: anywhere; }
-td .quiet { white-space: nowrap; }
-thead th { white-space: nowrap; border-bottom: 2px solid #b9bfcb; }
-tbody th { position: sticky; left: 0; background: #fff; font-weight: 500; white-space: nowrap; }
-.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(19rem, 100%), 1fr)); gap: .5rem 1rem; }
-.grid.two { grid-template-columns: repeat(auto-fit, minmax(min(27rem, 100%), 1fr)); }
-.chart { min-width: 0; width: 100%; }
-figure { margin: .8rem 0; }
-figure img { display: block; width: 100%; max-width: 64rem; height: auto; image-rendering: pixelated;
-  border: 1px solid #d4d8e0; }
-@media print { .chart, figure, tr { break-inside: avoid; } }
-"""
-_DRAW = """
-for (const data of document.querySelectorAll('script[type="application/json"]')) {
-  const figure = JSON.parse(data.textContent);
-  Plotly.newPlot(data.previousElementSibling, figure.data, figure.layout,
-    { responsive: true, displaylogo: false, modeBarButtons: [['toImage', 'resetScale2d']] });
-}
-"""
+_ASSETS = Path(__file__).with_name("assets")
+
+
+def asset(name: str) -> str:
+    """Return the text of a file of `dashboards/assets`."""
+    return (_ASSETS / name).read_text(encoding="utf-8")
 
 
 def tag(name: str, /, *children: Content, **attributes: str) -> Html:
@@ -80,18 +55,22 @@ def section(title: str, *children: Content) -> Html:
     return tag("section", tag("h2", title), *children)
 
 
-def table(head: Sequence[Content], rows: Iterable[Sequence[Content]]) -> Html:
+def table(
+    head: Sequence[Content], rows: Iterable[Sequence[Content]], caption: str = "table"
+) -> Html:
     """Return a table that scrolls sideways by itself where it is wider than the page.
 
     Args:
         head: column titles; empty for none.
         rows: cells; the first of each row is its title.
+        caption: what those hear who do not see it.
     """
     body = [
         tag("tr", tag("th", row[0], scope="row"), *[tag("td", c) for c in row[1:]]) for row in rows
     ]
     top = [tag("thead", tag("tr", *[tag("th", c, scope="col") for c in head]))] if head else []
-    return tag("div", tag("table", *top, tag("tbody", *body)), class_="wide")
+    inside = tag("table", *top, tag("tbody", *body))
+    return tag("div", inside, class_="wide", tabindex="0", role="region", aria_label=caption)
 
 
 def chart(figure: go.Figure, title: str) -> Html:
@@ -108,6 +87,26 @@ def chart(figure: go.Figure, title: str) -> Html:
     return tag("div", place, script, class_="panel")
 
 
+def lazy_chart(name: str, query: str, title: str) -> Html:
+    """Return the place of a chart that the page's script fetches when it comes into sight.
+
+    Args:
+        name: one of `dashboards.figures.FIGURES`.
+        query: the view's arguments.
+        title: what those hear who do not see it.
+    """
+    place = tag(
+        "div",
+        class_="chart",
+        role="figure",
+        aria_label=title,
+        data_figure=f"/figure/{name}.json?{query}",
+    )
+    source = tag("a", "Python", href=f"/figure/{name}.py?{query}", download=f"{name}.py",
+                 aria_label=f"{title} as a Python program with its data")  # fmt: skip
+    return tag("div", place, tag("p", source, class_="take"), class_="panel")
+
+
 def grid(children: Sequence[Html], *, kind: str = "") -> Html:
     """Return children side by side, as many as fit; `kind` "two" makes them wider."""
     return tag("div", *children, class_=f"grid {kind}".strip())
@@ -121,10 +120,10 @@ def picture(png: bytes, caption: str) -> Html:
 
 def page(title: str, *children: Content) -> str:
     """Return the whole page, with Plotly's library in it once."""
-    library = get_plotlyjs()
+    library, draw = get_plotlyjs(), asset("charts.js")
     policy = (
         "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
-        f"script-src {_fingerprint(library)} {_fingerprint(_DRAW)}; base-uri 'none'; form-action 'none'"
+        f"script-src {_fingerprint(library)} {_fingerprint(draw)}; base-uri 'none'; form-action 'none'"
     )
     head = tag(
         "head",
@@ -132,10 +131,31 @@ def page(title: str, *children: Content) -> str:
         tag("meta", http_equiv="Content-Security-Policy", content=policy),
         tag("meta", name_="viewport", content="width=device-width, initial-scale=1"),
         tag("title", title),
-        tag("style", Html(_STYLE)),
+        tag("style", Html(asset("style.css"))),
     )
-    scripts = [tag("script", Html(library)), tag("script", Html(_DRAW))]
+    scripts = [tag("script", Html(library)), tag("script", Html(draw))]
     whole = tag("html", head, tag("body", tag("main", *children), *scripts), lang="en")
+    return f"<!DOCTYPE html>\n{whole.text}\n"
+
+
+def site_page(title: str, nav: Content, *children: Content) -> str:
+    """Return a page of the dashboard, whose style and scripts are files of it."""
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name_="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", f"{title} - Jigsaw"),
+        tag("link", rel="stylesheet", href="/assets/style.css"),
+        tag("link", rel="icon", href="data:,"),
+        *[
+            tag("script", src=f"/assets/{name}", defer="")
+            for name in ("plotly.min.js", "charts.js", "dashboard.js")
+        ],
+    )
+    skip = tag("a", "Skip to content", class_="skip", href="#content")
+    status = tag("p", id="status", role="status", class_="quiet")
+    main = tag("main", *children, id="content", tabindex="-1")
+    whole = tag("html", head, tag("body", skip, tag("header", nav), status, main), lang="en")
     return f"<!DOCTYPE html>\n{whole.text}\n"
 
 

@@ -1,48 +1,57 @@
-"""The report of a study: one HTML file that explains, compares and says how it came to be."""
+"""The report of a study: one file that explains, compares and says how it came to be."""
 
 import os
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import optuna_dashboard
-import pandas as pd
-from optuna.study import Study, StudyDirection
+from optuna.study import Study
 
-from dashboards.charts import best_number, curves, history, importances, states
-from dashboards.facets import epsilon_error, slices
-from dashboards.page import Html, chart, grid, page, picture, section, tag
+from dashboards.compare import group_table
+from dashboards.figures import FIGURES
+from dashboards.gallery import is_png, pictures, read_picture
+from dashboards.markdown import markdown_report
+from dashboards.page import Content, Html, chart, grid, page, picture, section, tag
+from dashboards.pages import cell
+from dashboards.selection import Selection
+from dashboards.sources import Database, Source
 from dashboards.tables import (
     best_table,
     conditions_table,
     error_matrix,
     failures_table,
+    frame_table,
     provenance_table,
 )
+from dashboards.view import View
 from study.errors import UsageError
-from study.evaluations import read_evaluations
-from study.search.artifacts import read_artifact
-from study.search.frames import curves_frame, trials_frame
 from study.search.session import engine_of
 from study.search.studies import conditions_of
 from study.search.summary import best_trials, summary
 
 __all__ = ["report_page", "write_report"]
 
-_PNG = b"\x89PNG\r\n\x1a\n"
 _TOP = 5
-_EXAMPLES = "examples.png"
+_GROUPS = ("arch.name", "loss.name", "epsilon.mode", "epsilon.sampling")
 
 
-def write_report(study: Study, path: Path, pictures: Mapping[str, bytes] | None = None) -> None:
-    """Write the report of a study as one HTML file that loads nothing, whole or not at all.
+def write_report(
+    study: Study,
+    path: Path,
+    pictures: Mapping[str, bytes] | None = None,
+    *,
+    form: Literal["html", "md"] = "html",
+) -> None:
+    """Write the report of a study as one file that loads nothing, whole or not at all.
 
     Args:
         study: what `study.search.studies.load_study` returned.
         path: the file; its folder must exist, a file there is replaced.
-        pictures: further pictures, PNG bytes by caption.
+        pictures: further pictures, PNG bytes by caption (html only).
+        form: `html`, or `md`: tables for a paper's appendix, without charts and pictures.
 
     Raises:
         UsageError: the folder is missing or cannot be written, a picture is no PNG, or the study
@@ -51,7 +60,9 @@ def write_report(study: Study, path: Path, pictures: Mapping[str, bytes] | None 
     path = Path(path)
     if path.is_dir() or not path.parent.is_dir():
         raise UsageError(f"report {str(path)!r} must be a file in a folder that exists")
-    text = report_page(study, pictures)
+    text = (
+        report_page(study, pictures) if form == "html" else markdown_report(study, _select(study))
+    )
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         part.write_text(text, encoding="utf-8")
@@ -64,34 +75,66 @@ def write_report(study: Study, path: Path, pictures: Mapping[str, bytes] | None 
 
 def report_page(study: Study, pictures: Mapping[str, bytes] | None = None) -> str:
     """Return the HTML text of the report; see `write_report`."""
-    if len(study.directions) > 1:
-        raise UsageError(
-            f"study {study.study_name!r} optimises {len(study.directions)} values; a report compares one"
-        )
-    trials = trials_frame(study)
-    maximize = study.direction == StudyDirection.MAXIMIZE
-    metric = (study.metric_names or ["value"])[0]
-    best = best_number(trials, maximize=maximize)
+    s = _select(study)
     parts = [
-        *_opening(study, trials, metric, maximize),
-        _best(study, metric),
-        _evaluations(study),
-        _pictures(study, best, pictures or {}),
-        _trials(trials, metric, maximize),
-        _curves(study, trials, metric, maximize),
-        _parameters(study, trials, metric),
+        *_opening(study, s),
+        _best(study, s.metric),
+        _evaluations(s),
+        _pictures(s, pictures or {}),
+        section(
+            "Trials",
+            grid([_chart(s, "history"), _chart(s, "states")], kind="two"),
+            *failures_table(s.trials),
+        ),
+        *_comparison(s),
+        _curves(s),
+        _parameters(s),
         section("What was compared", conditions_table(conditions_of(study))),
         section("Provenance", provenance_table(study)),
     ]
     return page(f"{study.study_name}: Jigsaw report", *[part for part in parts if part])
 
 
-def _opening(study: Study, trials: pd.DataFrame, metric: str, maximize: bool) -> list[Html]:
+def _select(study: Study) -> Selection:
+    if len(study.directions) > 1:
+        raise UsageError(
+            f"study {study.study_name!r} optimises {len(study.directions)} values; a report compares one"
+        )
+    source = Source(
+        study.study_name, Database(engine_of(study), "the database"), study._study_id, study.study_name,
+        (study.metric_names or ["value"])[0], study.direction.name == "MAXIMIZE", 1,
+    )  # fmt: skip
+    return Selection(View(study=(source.key,)), [source])
+
+
+def _chart(s: Selection, name: str, title: str = "", **changes: object) -> Html:
+    view = s.view.model_copy(update=changes)
+    figure = FIGURES[name](_with_view(s, view))
+    return chart(
+        figure,
+        title or {"history": f"history of {s.metric}", "states": "time by state"}.get(name, name),
+    )
+
+
+def _with_view(s: Selection, view: View) -> Selection:
+    """Return the selection in another view; what was read already is not read again."""
+    other = Selection(view, s.sources)
+    other.__dict__.update(
+        {k: v for k, v in s.__dict__.items() if k in ("trials", "evaluations", "space")}
+    )
+    return other
+
+
+def _opening(study: Study, s: Selection) -> list[Html]:
     facts = summary(study)
-    best = "-" if facts["best"] is None else f"{facts['best']:.4g}"
-    goal = "larger is better" if maximize else "smaller is better"
-    shown = [(best, f"best {metric} ({goal})"), (str(facts["trials"]), "trials")]
-    shown += [(str(facts[s]), s) for s in ("complete", "pruned", "fail", "running") if facts[s]]
+    best = cell(facts["best"])
+    goal = "larger is better" if s.maximize else "smaller is better"
+    shown = [(best, f"best {s.metric} ({goal})"), (str(facts["trials"]), "trials")]
+    shown += [
+        (str(facts[state]), state)
+        for state in ("complete", "pruned", "fail", "running")
+        if facts[state]
+    ]
     if facts["cpu_seconds"]:
         shown.append((_duration(facts["cpu_seconds"]), "processor time"))
     note = optuna_dashboard.get_note(study)
@@ -100,7 +143,7 @@ def _opening(study: Study, trials: pd.DataFrame, metric: str, maximize: bool) ->
         tag("p", f"Report of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC", class_="quiet"),
         *([tag("p", note, class_="note")] if note else []),
         tag("div", *[tag("div", tag("b", n), what) for n, what in shown], class_="facts"),
-        *([] if len(trials) else [tag("p", "No trial was run yet.")]),
+        *([] if len(s.trials) else [tag("p", "No trial was run yet.")]),
     ]
 
 
@@ -111,79 +154,76 @@ def _best(study: Study, metric: str) -> Html:
     return section("Best trials", best_table(frame, metric))
 
 
-def _evaluations(study: Study) -> Html | None:
-    frame = read_evaluations(engine_of(study), study.study_name)
+def _evaluations(s: Selection) -> Html | None:
+    frame = s.evaluations
     if frame.empty:
         return None
-    names = list(frame["classifier"].unique())
-    charts = [chart(epsilon_error(frame, [n]), f"error rate against epsilon on {n}") for n in names]
     said = (
         "Error rate: the share of all images a classifier gets wrong, after rounding to 8 bits; larger is a "
         "stronger attack. Bands and brackets: 95 % intervals. Epsilon in 1/255 units."
     )
+    charts = [_chart(s, "errors", "error rate against epsilon"), _chart(s, "matrix", "error rate of attack by classifier"),
+              _chart(s, "visibility", "error rate against L2")]  # fmt: skip
     return section("Error rate", tag("p", said), grid(charts, kind="two"), error_matrix(frame))
 
 
-def _pictures(study: Study, best: int | None, pictures: Mapping[str, bytes]) -> Html | None:
+def _pictures(s: Selection, further: Mapping[str, bytes]) -> Html | None:
     shown = []
-    found = read_artifact(study, best, _EXAMPLES) if best is not None else None
-    if found is not None and found.startswith(_PNG):
-        caption = (
-            f"Trial {best}, rows: clean, adversarial, perturbation magnified (grey: no change)."
-        )
-        shown.append(picture(found, caption))
-    for caption, content in pictures.items():
-        if not content.startswith(_PNG):
+    best = s.ranked().head(1)
+    for row in pictures(s.sources[0], best).sort_values("epsilon").to_dict("records"):
+        found = read_picture(s.sources[0], row["number"], row["artifact_id"], None)
+        if found is not None:
+            at = f", epsilon {row['epsilon']}" if row["epsilon"] else ""
+            rows = "rows: clean, adversarial, perturbation magnified (grey: no change)."
+            shown.append(picture(found, f"Trial {row['number']}{at}, {rows}"))
+    for caption, content in further.items():
+        if not is_png(content):
             raise UsageError(f"picture {caption!r} is no PNG; it begins with {content[:8]!r}")
         shown.append(picture(content, caption))
     return section("Pictures", *shown) if shown else None
 
 
-def _trials(trials: pd.DataFrame, metric: str, maximize: bool) -> Html:
-    past = chart(history(trials, maximize=maximize, metric=metric), f"history of {metric}")
-    return section("Trials", past, chart(states(trials), "time by state"), *failures_table(trials))
+def _comparison(s: Selection) -> list[Html]:
+    """Return a section per choice that is searched: which architecture, loss and treatment of epsilon wins."""
+    there = [g for g in _GROUPS if g in s.trials and s.trials[g].nunique() > 1]
+    said = "Mean of complete trials with Student's 95 % interval (low, high); best group first."
+    parts: list[Content] = []
+    for name in there:
+        table = group_table(s.trials, name, maximize=s.maximize)
+        parts.append(tag("h3", f"By {name}"))
+        parts.append(frame_table(table, f"groups by {name}"))
+        parts.append(grid([_chart(s, "epsilon", f"error by epsilon and {name}", group=name),
+                           _chart(s, "history", f"progress by {name}", group=name)], kind="two"))  # fmt: skip
+    return [section("Which choice wins", tag("p", said, class_="quiet"), *parts)] if parts else []
 
 
-def _curves(study: Study, trials: pd.DataFrame, metric: str, maximize: bool) -> Html:
-    frame = curves_frame(study)
-    if frame.empty:
-        frame = _intermediate_values(study, metric)
-    keys = list(frame["key"].unique())
-    first = [key for key in (metric, "loss") if key in keys] or [metric]
+def _curves(s: Selection) -> Html:
+    keys = list(dict.fromkeys([s.metric, *sorted(s.points(s.chosen(50), None)["key"].map(str))]))
+    first = [key for key in (s.metric, "loss") if key in keys]
     order = [*first, *[key for key in keys if key not in first]]
-    charts = [
-        chart(curves(frame, key, trials, maximize=maximize), f"curves of {key}") for key in order
-    ]
+    charts = [_chart(s, "curves", f"curves of {key}", key=(key,)) for key in order]
     return section("Learning curves", grid(charts, kind="two"))
 
 
-def _intermediate_values(study: Study, metric: str) -> pd.DataFrame:
-    """Return what trials of plain Optuna reported, in the shape of `curves_frame`."""
-    rows = [
-        {"number": trial.number, "key": metric, "step": step, "value": value}
-        for trial in study.get_trials(deepcopy=False)
-        for step, value in sorted(trial.intermediate_values.items())
-    ]
-    return pd.DataFrame(rows, columns=["number", "key", "step", "value"])
-
-
-def _parameters(study: Study, trials: pd.DataFrame, metric: str) -> Html:
-    domains: dict[str, Any] = {}
-    for trial in study.get_trials(deepcopy=False):
-        domains.update(trial.distributions)
-    log = [name for name, domain in domains.items() if getattr(domain, "log", False)]
-    names = [name for name in sorted(domains) if not domains[name].single()]
+def _parameters(s: Selection) -> Html:
+    complete = s.trials[s.trials["state"] == "complete"]
     panels = [
-        chart(slices(trials, [name], log=log, metric=metric), f"{metric} against {name}")
-        for name in names
-        if name in trials and trials.loc[trials["state"] == "complete", name].notna().any()
+        _chart(s, "slice", f"{s.metric} against {name}", x=name)
+        for name in s.varied
+        if name in complete and complete[name].notna().any()
     ]
     said = (
         "Importance: how much a parameter decides whether a trial is among the best tenth (PED-ANOVA); from "
         "few trials it is a guess. Below, one point per complete trial; later trials are darker."
     )
-    important = chart(importances(study), "importance of parameters")
-    return section("Parameters", tag("p", said, class_="quiet"), important, grid(panels))
+    wide = [_chart(s, name) for name in ("importances", "contour", "pareto")]
+    return section(
+        "Parameters",
+        tag("p", said, class_="quiet"),
+        grid(wide, kind="two"),
+        _chart(s, "parallel"),
+        grid(panels),
+    )
 
 
 def _duration(seconds: float) -> str:

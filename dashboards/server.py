@@ -1,26 +1,42 @@
-"""optuna-dashboard on a database, served to this machine only."""
+"""Our pages and optuna-dashboard side by side in one process, and who may ask them."""
 
+import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from http.cookies import SimpleCookie
 from ipaddress import ip_address
 from pathlib import Path
-from socket import AF_INET, AF_INET6
-from socketserver import ThreadingMixIn
 from typing import Any, BinaryIO
-from urllib.parse import urlsplit
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from urllib.parse import parse_qs, urlsplit
 
 import optuna_dashboard
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
+from waitress.server import create_server
 
+from dashboards.site import make_site
+from dashboards.sources import Database, Sources
 from study.errors import UsageError
+from study.search.storage import open_storage, printable
 
-__all__ = ["ArtifactFolders", "artifact_folders", "make_server"]
+__all__ = [
+    "ArtifactFolders",
+    "Server",
+    "artifact_folders",
+    "guarded",
+    "make_server",
+    "side_by_side",
+]
 
 _Start = Callable[..., Any]
 _Application = Callable[[dict[str, Any], _Start], Iterable[bytes]]
+# optuna-dashboard cannot be mounted under a prefix: it owns these paths, ours are others.
+_OPTUNA = frozenset(("dashboard", "api", "static", "csv", "artifacts"))
+_READING = frozenset(("GET", "HEAD", "OPTIONS"))
+_COOKIE = "jigsaw_token"
+_LINK = b"""<a href="/from-optuna" style="position:fixed;right:12px;bottom:12px;z-index:2000;padding:6px 12px;
+border-radius:6px;background:#0061a0;color:#fff;font:600 14px system-ui,sans-serif;text-decoration:none">Jigsaw</a></body>"""
 
 
 @dataclass(frozen=True)
@@ -56,6 +72,31 @@ class ArtifactFolders:
         raise ArtifactNotFound(artifact_id)
 
 
+@dataclass(frozen=True)
+class Server:
+    """A server that is bound and not yet running.
+
+    Attributes:
+        port: the one it has.
+        token: what visitors must show, or empty on a loopback address.
+        url: what a browser opens.
+    """
+
+    port: int
+    token: str
+    url: str
+    _running: Any
+
+    def serve(self) -> None:
+        """Serve until interrupted or closed."""
+        self._running.run()
+
+    def close(self) -> None:
+        """Give the port back."""
+        self._running.task_dispatcher.shutdown()
+        self._running.close()
+
+
 def artifact_folders(storage: BaseStorage) -> list[Path]:
     """Return the folders that the studies of a database remember and that exist here."""
     remembered = [study.user_attrs.get("artifacts") for study in storage.get_all_studies()]
@@ -64,52 +105,124 @@ def artifact_folders(storage: BaseStorage) -> list[Path]:
 
 
 def make_server(
-    storage: BaseStorage, folders: Sequence[Path], host: str = "127.0.0.1", port: int = 8080
-) -> WSGIServer:
-    """Return a server of the dashboard that is bound and not yet running.
-
-    Requests that name another host are refused, so that no web page can reach the dashboard by a name
-    it points at this machine.
+    urls: Sequence[str], folder: Path | None = None, host: str = "127.0.0.1", port: int = 8080
+) -> Server:
+    """Return a server of the dashboards, bound and not yet running.
 
     Args:
-        storage: the database.
-        folders: where artifacts lie; none: the dashboard shows no artifacts.
-        host: a loopback address, or `localhost`.
+        urls: the databases; optuna-dashboard shows the first.
+        folder: where artifacts lie; None: where each study remembers.
+        host: an address of this machine; one that is not loopback asks visitors for a token.
         port: 0..65535; 0 takes any free one.
 
     Raises:
-        UsageError: the host is not loopback, or the port cannot be had.
+        UsageError: a database cannot be opened, or the port cannot be had.
     """
-    if not _is_loopback(host):
-        raise UsageError(
-            f"host {host!r} is open to others, and the dashboard asks for no password; "
-            "allowed: localhost, 127.0.0.1 or ::1 (from elsewhere, use an SSH tunnel)"
-        )
-    store = ArtifactFolders([FileSystemArtifactStore(folder) for folder in folders])
-    application = optuna_dashboard.wsgi(storage, artifact_store=store if folders else None)
-    kind = _Server6 if ":" in host else _Server
+    storages = [open_storage(url) for url in urls]
+    sources = Sources(
+        [Database(s.engine, printable(u)) for s, u in zip(storages, urls, strict=True)]
+    )
+    folders = [folder] if folder else artifact_folders(storages[0])
+    store = ArtifactFolders([FileSystemArtifactStore(f) for f in folders])
+    optuna = optuna_dashboard.wsgi(storages[0], artifact_store=store if folders else None)
+    token = "" if _is_loopback(host) else secrets.token_urlsafe(24)
+    both = side_by_side(make_site(sources, str(folder) if folder else None), optuna)
     try:
-        server = kind((host, port), _QuietHandler)
-    except OSError as error:
+        place = "127.0.0.1" if host == "localhost" else host
+        running = create_server(guarded(both, token), host=place, port=port, threads=8, ident=None)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise UsageError(
-            f"port {port} of {host} cannot be had ({error.strerror}); choose another with --port"
+            f"port {port} of {host} cannot be had ({reason}); choose another with --port"
         ) from None
-    server.set_app(_only_here(application))
-    return server
+    place = f"[{host}]" if ":" in host else host
+    return Server(
+        running.effective_port, token,
+        f"http://{place}:{running.effective_port}/" + (f"?token={token}" if token else ""), running,
+    )  # fmt: skip
 
 
-class _Server(ThreadingMixIn, WSGIServer):
-    address_family = AF_INET
-    daemon_threads = True
+def side_by_side(ours: _Application, optuna: _Application) -> _Application:
+    """Return one application: optuna-dashboard at its own paths with a link to ours, ours elsewhere."""
+
+    def either(environ: dict[str, Any], start: _Start) -> Iterable[bytes]:
+        first = environ.get("PATH_INFO", "").strip("/").split("/")[0]
+        if first not in _OPTUNA:
+            return ours(environ, start)
+        return _linked(optuna, environ, start) if first == "dashboard" else optuna(environ, start)
+
+    return either
 
 
-class _Server6(_Server):
-    address_family = AF_INET6
+def guarded(application: _Application, token: str) -> _Application:
+    """Return an application that refuses other people's pages and, given a token, visitors without it.
+
+    Without a token only requests that name this machine pass, so that no web page can reach the dashboard
+    by a name it points here. What could change something passes only from the dashboard's own pages.
+
+    Args:
+        application: what is guarded.
+        token: what the address or the cookie must hold; empty on a loopback address.
+    """
+
+    def guard(environ: dict[str, Any], start: _Start) -> Iterable[bytes]:
+        if not token and not _is_loopback(_host_name(environ.get("HTTP_HOST", ""))):
+            return _refuse(start, "This dashboard answers to localhost only.")
+        if environ["REQUEST_METHOD"] not in _READING and not _same_site(environ):
+            return _refuse(start, "Another site's page may not change anything here.")
+        if token and not _shown(environ, token):
+            given = parse_qs(environ.get("QUERY_STRING", "")).get("token", [""])[0]
+            if secrets.compare_digest(given.encode(), token.encode()):
+                return _welcome(environ, start, token)
+            return _refuse(
+                start,
+                "This dashboard wants its token: open the address it printed when it started.",
+            )
+        return application(environ, start)
+
+    return guard
 
 
-class _QuietHandler(WSGIRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: a line per request tells the user nothing."""
+def _linked(optuna: _Application, environ: dict[str, Any], start: _Start) -> Iterable[bytes]:
+    """Add a link to our pages; where it leads, the page that it was clicked on says (Referer)."""
+    kept: list[Any] = []
+
+    def hold(status: str, headers: list[tuple[str, str]], *rest: Any) -> None:
+        kept[:] = [status, [(k, v) for k, v in headers if k.lower() != "content-length"]]
+
+    body = b"".join(optuna(environ, hold)).replace(b"</body>", _LINK)
+    status, headers = kept
+    start(
+        status, [*headers, ("Content-Length", str(len(body))), ("Referrer-Policy", "same-origin")]
+    )
+    return [body]
+
+
+def _same_site(environ: dict[str, Any]) -> bool:
+    """Browsers say where a request comes from; what is no browser says nothing and is asked no more."""
+    fetched = environ.get("HTTP_SEC_FETCH_SITE", "same-origin")
+    origin = environ.get("HTTP_ORIGIN")
+    return fetched in ("same-origin", "none") and (
+        origin is None or urlsplit(origin).netloc == environ.get("HTTP_HOST", "")
+    )
+
+
+def _shown(environ: dict[str, Any], token: str) -> bool:
+    cookie: SimpleCookie = SimpleCookie(environ.get("HTTP_COOKIE", ""))
+    given = cookie[_COOKIE].value if _COOKIE in cookie else ""
+    return secrets.compare_digest(given.encode(), token.encode())
+
+
+def _welcome(environ: dict[str, Any], start: _Start, token: str) -> Iterable[bytes]:
+    """Move the token from the address, which histories keep, to a cookie."""
+    cookie = f"{_COOKIE}={token}; HttpOnly; SameSite=Strict; Path=/"
+    start("303 See Other", [("Location", environ.get("PATH_INFO") or "/"), ("Set-Cookie", cookie)])
+    return [b""]
+
+
+def _refuse(start: _Start, sentence: str) -> Iterable[bytes]:
+    start("403 Forbidden", [("Content-Type", "text/plain; charset=utf-8")])
+    return [sentence.encode() + b"\n"]
 
 
 def _is_loopback(host: str) -> bool:
@@ -117,16 +230,6 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _only_here(application: _Application) -> _Application:
-    def guarded(environ: dict[str, Any], start: _Start) -> Iterable[bytes]:
-        if _is_loopback(_host_name(environ.get("HTTP_HOST", ""))):
-            return application(environ, start)
-        start("403 Forbidden", [("Content-Type", "text/plain")])
-        return [b"This dashboard answers to localhost only.\n"]
-
-    return guarded
 
 
 def _host_name(header: str) -> str:

@@ -13,7 +13,14 @@ from dashboards.page import Html, table, tag
 from study.conditions import Conditions
 from study.provenance import versions
 
-__all__ = ["best_table", "conditions_table", "error_matrix", "failures_table", "provenance_table"]
+__all__ = [
+    "best_table",
+    "conditions_table",
+    "error_matrix",
+    "failures_table",
+    "frame_table",
+    "provenance_table",
+]
 
 _REASON = 240
 _MOST_REASONS = 10
@@ -51,6 +58,12 @@ def error_matrix(evaluations: pd.DataFrame) -> Html:
         counts = ", ".join(str(n) for n in part["images"].unique())
         rows.append([str(attack), str(epsilon), *errors, _cell(float(part["l2"].mean())), counts])
     return table(head, rows)
+
+
+def frame_table(frame: pd.DataFrame, caption: str) -> Html:
+    """Return a frame as a table, numbers with four significant digits."""
+    rows = [[_cell(value) for value in row] for row in frame.itertuples(index=False, name=None)]
+    return table([str(name) for name in frame], rows, caption)
 
 
 def failures_table(trials: pd.DataFrame) -> list[Html]:

@@ -6,35 +6,32 @@ Finished trials never change, so a reader that keeps what it has may ask only fo
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 import pandas as pd
 from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.storages._rdb.models import (
-    StudyDirectionModel,
-    StudyModel,
-    StudySystemAttributeModel,
-    StudyUserAttributeModel,
     TrialIntermediateValueModel,
     TrialModel,
     TrialParamModel,
+    TrialSystemAttributeModel,
     TrialUserAttributeModel,
     TrialValueModel,
 )
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
-from sqlalchemy import Connection, Engine, Select, func, select
+from sqlalchemy import Connection, Engine, func, select
+
+from study.search.overview import local_time
 
 __all__ = [
     "UNFINISHED",
+    "read_artifacts",
     "read_attributes",
     "read_distributions",
     "read_intermediate",
     "read_last_steps",
-    "read_studies",
-    "read_study_attributes",
+    "read_live",
     "read_trials",
     "trial_ids",
 ]
@@ -45,40 +42,6 @@ _OBJECTS = ("spec", "provenance", "tracebacks", "owner", "hosts")
 _SPECIAL = {"INF_POS": math.inf, "INF_NEG": -math.inf, "NAN": math.nan}
 _BATCH = 500
 _COLUMNS = ("trial_id", "number", "state", "value", "datetime_start", "seconds")
-
-
-def read_studies(engine: Engine) -> pd.DataFrame:
-    """Return one row per study: id, name, maximize, metric, trials by state, best, first and last moment.
-
-    Columns `complete`, `pruned`, `fail`, `running`, `waiting` count trials; `best` is the best finite
-    value of a complete trial, missing where there is none or where several values are optimised;
-    `started` and `ended` are this machine's time.
-    """
-    with engine.connect() as connection:
-        found = connection.execute(select(StudyModel.study_id, StudyModel.study_name)).all()
-        directions = _directions(connection)
-        metrics = _metrics(connection)
-        counts = _counts(connection)
-        spans = _spans(connection)
-        best = _best(connection)
-    rows = []
-    for study, name in sorted(found):
-        goals = directions.get(study, [])
-        maximize = goals == [StudyDirection.MAXIMIZE]
-        values = best.get(study, (None, None))
-        started, ended = spans.get(study, (None, None))
-        rows.append(
-            {
-                "id": study, "name": name, "maximize": maximize, "objectives": len(goals),
-                "metric": metrics.get(study, "value"), **{s.name.lower(): 0 for s in TrialState},
-                **counts.get(study, {}),
-                "best": values[maximize] if len(goals) == 1 else None,
-                "started": started, "ended": ended,
-            }
-        )  # fmt: skip
-    columns = ["id", "name", "maximize", "objectives", "metric", *[s.name.lower() for s in TrialState],
-               "best", "started", "ended"]  # fmt: skip
-    return pd.DataFrame(rows, columns=columns)
 
 
 def trial_ids(
@@ -107,6 +70,26 @@ def trial_ids(
             rows = list(connection.execute(ranked.order_by(order).limit(top)))
             rows += connection.execute(query.order_by(TrialModel.number.desc()).limit(top))
     return [(i, number, state.name.lower()) for i, number, state in dict.fromkeys(map(tuple, rows))]
+
+
+def read_live(
+    engine: Engine, study: int, newest: int | None, numbers: Sequence[int] = ()
+) -> list[tuple[int, int, str]]:
+    """Return (trial id, number, state) of trials that may have news: unfinished, newer, or asked for.
+
+    Args:
+        engine: the database.
+        study: the study's id in it.
+        newest: the newest number known; later trials are returned whatever their state; None: none is later.
+        numbers: further trials wanted.
+    """
+    model = TrialModel
+    wanted = model.state.in_(UNFINISHED) | model.number.in_(numbers)
+    if newest is not None:
+        wanted = wanted | (model.number > newest)
+    query = select(model.trial_id, model.number, model.state).where(model.study_id == study, wanted)
+    with engine.connect() as connection:
+        return [(i, n, state.name.lower()) for i, n, state in connection.execute(query)]
 
 
 def read_trials(engine: Engine, study: int, ids: Sequence[int] | None = None) -> pd.DataFrame:
@@ -171,6 +154,20 @@ def read_attributes(engine: Engine, ids: Sequence[int], key: str) -> dict[int, A
         return {trial: json.loads(text) for trial, text in rows}
 
 
+def read_artifacts(engine: Engine, ids: Sequence[int]) -> pd.DataFrame:
+    """Return what files trials left, as rows `trial_id, artifact_id, filename, mimetype`, oldest first."""
+    model = TrialSystemAttributeModel
+    with engine.connect() as connection:
+        rows = sorted(
+            (key, trial, json.loads(json.loads(text)))
+            for key, trial, text in _rows(connection, 0, ids, model.trial_system_attribute_id,
+                                          model.trial_id, model.value_json,
+                                          where=model.key.startswith("artifacts:"))
+        )  # fmt: skip
+    found = [{"trial_id": trial, **meta} for _, trial, meta in rows]
+    return pd.DataFrame(found, columns=["trial_id", "artifact_id", "filename", "mimetype"])
+
+
 def read_distributions(engine: Engine, study: int) -> dict[str, BaseDistribution]:
     """Return what each parameter is drawn from: of several distributions, the latest trial's."""
     model = TrialParamModel
@@ -208,16 +205,9 @@ def _times(trials: Sequence[Any]) -> dict[str, Any]:
         "number": [row[0] for row in trials],
         "state": [row[2].name.lower() for row in trials],
         "value": [],
-        "datetime_start": [_local(row[3]) for row in trials],
+        "datetime_start": [local_time(row[3]) for row in trials],
         "seconds": [(e - s).total_seconds() if s and e else None for *_, s, e in trials],
     }
-
-
-def _local(moment: datetime | None) -> datetime | None:
-    """Optuna stores UTC and shows the time of this machine; so do we."""
-    if moment is None:
-        return None
-    return moment.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
 
 
 def _values(
@@ -281,57 +271,3 @@ def _distribution(text: str) -> BaseDistribution:
 @lru_cache(maxsize=4096)
 def _reader(text: str) -> Callable[[float], Any]:
     return _distribution(text).to_external_repr
-
-
-def _directions(connection: Connection) -> dict[int, list[StudyDirection]]:
-    model = StudyDirectionModel
-    found: dict[int, list[StudyDirection]] = {}
-    for study, goal in connection.execute(
-        select(model.study_id, model.direction).order_by(model.objective)
-    ):
-        found.setdefault(study, []).append(goal)
-    return found
-
-
-def _metrics(connection: Connection) -> dict[int, str]:
-    model = StudySystemAttributeModel
-    rows = connection.execute(
-        select(model.study_id, model.value_json).where(model.key == "study:metric_names")
-    )
-    return {study: (json.loads(text) or ["value"])[0] for study, text in rows}
-
-
-def _counts(connection: Connection) -> dict[int, dict[str, int]]:
-    found: dict[int, dict[str, int]] = {}
-    for study, state, count in connection.execute(
-        select(TrialModel.study_id, TrialModel.state, func.count()).group_by(
-            TrialModel.study_id, TrialModel.state
-        )
-    ):
-        found.setdefault(study, {})[state.name.lower()] = count
-    return found
-
-
-def _spans(connection: Connection) -> dict[int, tuple[Any, Any]]:
-    start, end = TrialModel._datetime_start_utc, TrialModel._datetime_complete_utc
-    query = select(TrialModel.study_id, func.min(start), func.max(end))
-    return {s: (_local(a), _local(b)) for s, a, b in connection.execute(query.group_by(TrialModel.study_id))}
-
-
-def _best(connection: Connection) -> dict[int, tuple[float | None, float | None]]:
-    value = TrialValueModel.value
-    query: Select[Any] = (
-        select(TrialModel.study_id, func.min(value), func.max(value))
-        .join(TrialValueModel, TrialValueModel.trial_id == TrialModel.trial_id)
-        .where(TrialModel.state == TrialState.COMPLETE, TrialValueModel.objective == 0)
-        .group_by(TrialModel.study_id)
-    )
-    return {study: (low, high) for study, low, high in connection.execute(query)}
-
-
-def read_study_attributes(engine: Engine, study: int) -> dict[str, Any]:
-    """Return the user attributes of a study: the conditions of one of ours."""
-    model = StudyUserAttributeModel
-    with engine.connect() as connection:
-        rows = connection.execute(select(model.key, model.value_json).where(model.study_id == study))
-        return {key: json.loads(text) for key, text in rows}
