@@ -111,7 +111,7 @@ def _points(state: str, rows: pd.DataFrame, axis: str, *, dim: bool) -> go.Scatt
             "color": STATE_COLOURS.get(state, PALETTE[-1]),
             "symbol": _SYMBOLS.get(state, "circle-open"),
             "size": 8 if len(rows) < 500 else 4,
-            "opacity": 0.35 if dim or len(rows) > 500 else 1,
+            "opacity": 0.5 if dim or len(rows) > 500 else 1,
         },
         customdata=np.column_stack([rows["study"], rows["number"], finite(rows["seconds"])]),
         hovertemplate=f"trial %{{customdata[1]}} %{{customdata[0]}}, {label(state)}"

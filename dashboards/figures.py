@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dashboards.charts import history, states
-from dashboards.choice import finite
+from dashboards.choice import finite, is_numeric
 from dashboards.compare import epsilon_curves, group_table
 from dashboards.curves import smoothed, trial_curves
 from dashboards.facets import epsilon_error, slices
@@ -39,7 +39,10 @@ def _slice(s: Selection) -> go.Figure:
 
 
 def _contour(s: Selection) -> go.Figure:
-    names = [n for n in s.varied if n in s.trials and s.trials[n].nunique() > 2] + s.varied
+    complete = s.trials[s.trials["state"] == "complete"]
+    there = [n for n in s.varied if n in complete and is_numeric(complete[n])]
+    # Parameters of different branches never meet: the ones that most trials have come first.
+    names = sorted(there, key=lambda n: (-complete[n].notna().sum(), -complete[n].nunique()))
     x = s.view.x or next(iter(names), "")
     y = s.view.y or next((n for n in names if n != x), "")
     return contour(s.trials, x, y, log=s.log, metric=s.metric)

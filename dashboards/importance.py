@@ -17,7 +17,7 @@ from dashboards.look import PALETTE, blank, figure, label
 
 __all__ = ["importance_shares", "importances"]
 
-_MOST_PARAMETERS = 25
+_MOST_PARAMETERS = 12
 
 
 def importances(

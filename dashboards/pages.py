@@ -13,7 +13,7 @@ from dashboards.page import Content, Html, grid, lazy_chart, section, table, tag
 from dashboards.selection import Selection
 from dashboards.sources import Source
 from dashboards.view import View
-from study.search.records import trial_ids
+from study.search.records import count_trials
 
 __all__ = [
     "cell",
@@ -202,7 +202,7 @@ def cell(value: Any) -> str:
     if missing(value) or value is pd.NaT:
         return "-"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.0f}" if value.is_integer() and abs(value) < 1e9 else f"{value:.4g}"
     return f"{value:%Y-%m-%d %H:%M}" if hasattr(value, "strftime") else str(value)
 
 
@@ -295,7 +295,7 @@ def _trial_section(s: Selection, frame: pd.DataFrame, whole: bool) -> list[Conte
 
 def _total(source: Source) -> int:
     with source.database.reading() as engine:
-        return len(trial_ids(engine, source.id))
+        return count_trials(engine, source.id)
 
 
 def _row(s: Selection, row: Any, columns: Sequence[str]) -> tuple[str, list[Content]]:

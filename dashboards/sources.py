@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dashboards.compare import study_trials
 from study.errors import JigsawError, UsageError
-from study.search.overview import read_studies
+from study.search.overview import read_names, read_studies
 from study.search.records import trial_ids
 
 __all__ = ["Away", "Database", "Source", "Sources"]
@@ -150,13 +150,27 @@ class Sources:
             UsageError: there is no such study.
             Away: a database does not answer.
         """
-        studies = self.studies().set_index("key", drop=False)
+        known = self._current() if keys else {}
+        if not keys or any(key not in known for key in keys):
+            known = {row["key"]: self._source(row) for row in self.studies().to_dict("records")}
         for key in keys:
-            if key not in studies.index:
-                known = ", ".join(studies.index) or "none"
-                raise UsageError(f"study {key!r} is not here; there are: {known}")
-        rows = studies.loc[list(dict.fromkeys(keys))] if keys else studies
-        return [self._source(row) for row in rows.to_dict("records")]
+            if key not in known:
+                raise UsageError(
+                    f"study {key!r} is not here; there are: {', '.join(known) or 'none'}"
+                )
+        return [known[key] for key in dict.fromkeys(keys or known)]
+
+    def _current(self) -> dict[str, Source]:
+        """Return the sources that were found before and are still what their databases hold."""
+        found = {}
+        for place, database in enumerate(self.databases):
+            with database.reading() as engine:
+                names = read_names(engine)
+            for study, name in names.items():
+                source = self._known.get((f"{place}/{name}", study))
+                if source is not None:
+                    found[source.key] = source
+        return found
 
     def _source(self, row: Any) -> Source:
         known = (row["key"], row["id"])

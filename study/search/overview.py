@@ -17,7 +17,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from sqlalchemy import Connection, Engine, Select, func, select
 
-__all__ = ["local_time", "read_studies", "read_study_attributes"]
+__all__ = ["local_time", "read_names", "read_studies", "read_study_attributes"]
 
 
 def read_studies(engine: Engine) -> pd.DataFrame:
@@ -52,6 +52,14 @@ def read_studies(engine: Engine) -> pd.DataFrame:
     columns = ["id", "name", "maximize", "objectives", "metric", *[s.name.lower() for s in TrialState],
                "best", "started", "ended"]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
+
+
+def read_names(engine: Engine) -> dict[int, str]:
+    """Return the names of a database's studies by their ids."""
+    with engine.connect() as connection:
+        return dict(
+            connection.execute(select(StudyModel.study_id, StudyModel.study_name)).tuples().all()
+        )
 
 
 def read_study_attributes(engine: Engine, study: int) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from study.search.overview import local_time
 
 __all__ = [
     "UNFINISHED",
+    "count_trials",
     "read_artifacts",
     "read_attributes",
     "read_distributions",
@@ -70,6 +71,13 @@ def trial_ids(
             rows = list(connection.execute(ranked.order_by(order).limit(top)))
             rows += connection.execute(query.order_by(TrialModel.number.desc()).limit(top))
     return [(i, number, state.name.lower()) for i, number, state in dict.fromkeys(map(tuple, rows))]
+
+
+def count_trials(engine: Engine, study: int) -> int:
+    """Return how many trials a study has."""
+    query = select(func.count()).select_from(TrialModel).where(TrialModel.study_id == study)
+    with engine.connect() as connection:
+        return int(connection.execute(query).scalar_one())
 
 
 def read_live(
@@ -171,15 +179,15 @@ def read_artifacts(engine: Engine, ids: Sequence[int]) -> pd.DataFrame:
 def read_distributions(engine: Engine, study: int) -> dict[str, BaseDistribution]:
     """Return what each parameter is drawn from: of several distributions, the latest trial's."""
     model = TrialParamModel
-    query = (
-        select(model.param_name, model.distribution_json, func.max(model.param_id).label("last"))
+    latest = (
+        select(func.max(model.param_id))
         .join(TrialModel, TrialModel.trial_id == model.trial_id)
         .where(TrialModel.study_id == study)
-        .group_by(model.param_name, model.distribution_json)
-        .order_by("last")
+        .group_by(model.param_name)
     )
+    query = select(model.param_name, model.distribution_json).where(model.param_id.in_(latest))
     with engine.connect() as connection:
-        return {name: _distribution(text) for name, text, _ in connection.execute(query)}
+        return {name: _distribution(text) for name, text in connection.execute(query)}
 
 
 def _rows(

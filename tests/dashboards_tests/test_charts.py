@@ -8,17 +8,21 @@ import optuna
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.study import Study
 
-from dashboards import charts, facets
+from dashboards import charts, facets, landscape
+from dashboards.compare import epsilon_curves
+from dashboards.curves import smoothed, trial_curves
+from dashboards.importance import importance_shares, importances
 from dashboards.look import PALETTE, STATE_COLOURS, TEMPLATE, label
 from study.search.frames import curves_frame, trials_frame
+from study.search.records import read_distributions
+from study.search.session import engine_of
 
 STATES = tuple(STATE_COLOURS)
 NO_TRIALS = pd.DataFrame(columns=["number", "state", "value", "datetime_start", "seconds"])
-NO_CURVES = pd.DataFrame(columns=["number", "key", "step", "value", "seconds"])
 NO_EVALUATIONS = pd.DataFrame(
     columns=["attack", "epsilon", "classifier", "error", "low", "high", "l2", "images", "made"]
 )
@@ -35,12 +39,13 @@ TRIALS = pd.DataFrame(
 )
 CURVES = pd.DataFrame(
     [
-        {"number": n, "key": key, "step": step, "value": n + step / 100, "seconds": 1.0}
-        for n in (0, 1, 2, 3, 4)
+        {"study": "s", "number": n, "state": state, "key": key, "step": step, "value": n + step / 100,
+         "seconds": step / 10}
+        for n, state in enumerate(("complete", "pruned", "complete", "fail", "complete", "running"))
         for key in ("error", "loss")
         for step in (10, 20)
     ]
-)
+)  # fmt: skip
 
 
 def named(chart: go.Figure, name: str) -> go.Scatter:
@@ -61,10 +66,18 @@ def finite(values: list[float]) -> list[float]:
     [
         (lambda: charts.history(NO_TRIALS), "No trial yet."),
         (lambda: charts.states(NO_TRIALS), "No trial yet."),
-        (lambda: charts.curves(NO_CURVES, "loss"), "No trial reported loss."),
-        (lambda: charts.curves(CURVES, "<b>"), "No trial reported &lt;b&gt;."),
-        (lambda: charts.curves(CURVES.assign(value=np.nan), "loss"), "No trial reported loss."),
-        (lambda: charts.importances(optuna.create_study()), "at least two complete trials"),
+        (lambda: trial_curves(CURVES.iloc[:0], ["loss"]), "reported loss by step."),
+        (lambda: trial_curves(CURVES, ["<b>"]), "reported &lt;b&gt; by step."),
+        (lambda: trial_curves(CURVES.assign(value=np.nan), ["loss"]), "reported loss by step."),
+        (lambda: importances(NO_TRIALS, {}), "at least two complete trials"),
+        (lambda: landscape.epsilon_groups(epsilon_curves(NO_TRIALS)), "No complete trial has"),
+        (lambda: landscape.contour(NO_TRIALS, "lr", "flip"), "Fewer than three complete trials"),
+        (lambda: landscape.contour(TRIALS, "lr", "lr"), "Fewer than three complete trials"),
+        (lambda: landscape.contour(TRIALS, "lr", "absent"), "Fewer than three complete trials"),
+        (lambda: landscape.parallel(NO_TRIALS, ["lr"]), "No two complete trials differ"),
+        (lambda: landscape.pareto(TRIALS, "<i>", "value"), "No column &lt;i&gt; here."),
+        (lambda: landscape.pareto(NO_TRIALS, "seconds", "value"), "Nothing has both"),
+        (lambda: landscape.heat_map(NO_EVALUATIONS), "No attack was evaluated yet"),
         (lambda: facets.slices(NO_TRIALS, ["lr"]), "No complete trial has a value at lr."),
         (lambda: facets.slices(TRIALS, ["absent"]), "No complete trial has a value at absent."),
         (lambda: facets.slices(TRIALS, []), "at no parameter"),
@@ -98,6 +111,7 @@ class TestHistory:
         line = named(charts.history(TRIALS, maximize=maximize), "best so far")
         assert (list(line.x), list(line.y)) == ([0, 2, 4], best)
 
+    @settings(deadline=None)
     @given(
         st.lists(
             st.tuples(st.sampled_from(STATES), st.floats() | st.none()), min_size=1, max_size=12
@@ -122,91 +136,56 @@ class TestHistory:
         assert named(chart, "best so far").y[-1] == linear_study.best_value
 
 
-class TestCurves:
-    def test_a_line_per_trial_and_the_best_on_top(self) -> None:
-        chart = charts.curves(CURVES, "loss", TRIALS)
-        names = [trace.name for trace in chart.data]
-        assert names[-1] == "best: trial 2"
-        assert sorted(names[:-1]) == ["complete", "fail", "pruned"]
-        best = named(chart, "best: trial 2")
-        assert list(best.x) == [10, 20, 20]
-        assert list(best.y)[:2] == [2.1, 2.2]
-        assert np.isnan(best.y[2])
-        others = named(chart, "complete")
-        assert list(others.customdata) == [0, 0, 0, 4, 4, 4]
-        assert np.isnan(others.y[[2, 5]]).all()
-        assert best.line.width > others.line.width > named(chart, "pruned").line.width
+X = optuna.distributions.FloatDistribution(0, 1)
 
-    def test_smaller_can_be_better(self) -> None:
-        chart = charts.curves(CURVES, "loss", TRIALS, maximize=False)
-        assert chart.data[-1].name == "best: trial 0"
 
-    def test_without_trials_all_lines_are_equal(self) -> None:
-        chart = charts.curves(CURVES, "error")
-        assert [trace.name for trace in chart.data] == ["trials"]
-        assert set(chart.data[0].customdata) == {0, 1, 2, 3, 4}
-
-    def test_infinite_values_are_gaps(self) -> None:
-        frame = CURVES.assign(value=[np.inf, *CURVES["value"][1:-1], -np.inf])
-        assert not np.isinf(charts.curves(frame, "error").data[0].y).any()
-        assert not np.isinf(charts.curves(frame, "loss").data[0].y).any()
-
-    def test_of_many_trials_the_best_are_drawn(self) -> None:
-        numbers = np.arange(400)
-        frame = pd.DataFrame({"number": numbers, "key": "loss", "step": 1, "value": 0.5})
-        trials = pd.DataFrame({"number": numbers, "state": "complete", "value": numbers % 397})
-        chart = charts.curves(frame, "loss", trials)
-        assert "300 of 400 trials" in chart.layout.title.text
-        drawn = {n for trace in chart.data for n in trace.customdata}
-        assert len(drawn) == 300
-        assert set(range(97, 397)) == drawn
-
-    def test_of_a_real_study(self, linear_study: Study) -> None:
-        frame, trials = curves_frame(linear_study), trials_frame(linear_study)
-        chart = charts.curves(frame, "accuracy", trials)
-        drawn = {
-            (int(n), int(x), float(y))
-            for trace in chart.data
-            for n, x, y in zip(trace.customdata, trace.x, trace.y, strict=True)
-            if not np.isnan(y)
-        }
-        assert drawn == set(zip(frame["number"], frame["step"], frame["value"], strict=True))
+def complete(**columns: list[object]) -> pd.DataFrame:
+    count = len(next(iter(columns.values())))
+    return pd.DataFrame({"number": range(count), "state": "complete", **columns})
 
 
 class TestImportances:
     def test_of_a_conditional_space(self, linear_study: Study) -> None:
-        chart = charts.importances(linear_study)
+        space = read_distributions(engine_of(linear_study), linear_study._study_id)
+        chart = importances(trials_frame(linear_study), space)
         bars = chart.data[0]
         assert set(bars.y) == {"loss", "alpha", "eta0"}
         assert sum(bars.x) == pytest.approx(1)
         assert list(bars.x) == sorted(bars.x)
         assert "from 6 complete trials" in chart.layout.title.text
 
-    @pytest.mark.parametrize("bad", [1, 2])
-    def test_only_finite_values_count(self, bad: int) -> None:
-        study = optuna.create_study()
-        for value in [1.0, *[float("inf")] * bad]:
-            trial = optuna.trial.create_trial(
-                params={"x": 0.5}, value=value,
-                distributions={"x": optuna.distributions.FloatDistribution(0, 1)},
-            )  # fmt: skip
-            study.add_trial(trial)
-        assert "at least two" in sentence(charts.importances(study))
+    def test_are_those_of_optuna(self, linear_study: Study) -> None:
+        space = read_distributions(engine_of(linear_study), linear_study._study_id)
+        shares = importance_shares(trials_frame(linear_study), space)
+        assert shares.to_dict() == pytest.approx(
+            optuna.importance.get_param_importances(linear_study)
+        )
+
+    def test_per_group(self) -> None:
+        rng = np.random.default_rng(0)
+        frame = complete(value=list(rng.random(60)), kind=["a", "b"] * 30)
+        frame["x"] = frame["value"].where(frame["kind"] == "a", rng.random(60))
+        frame["y"] = frame["value"].where(frame["kind"] == "b", rng.random(60))
+        chart = importances(frame, {"x": X, "y": X}, by="kind")
+        found = {bar.name: dict(zip(bar.y, bar.x, strict=True)) for bar in chart.data}
+        assert found["a"]["x"] > 0.6
+        assert found["b"]["y"] > 0.6
 
     @pytest.mark.parametrize(
-        ("names", "said"), [([], "no parameters"), (["x", "y"], "do not differ enough")]
-    )
-    def test_nothing_to_tell_apart(self, names: list[str], said: str) -> None:
-        study = optuna.create_study()
-        domain = optuna.distributions.FloatDistribution(0, 1)
-        for _ in range(3):
-            trial = optuna.trial.create_trial(
-                params=dict.fromkeys(names, 0.5),
-                value=1.0,
-                distributions=dict.fromkeys(names, domain),
-            )
-            study.add_trial(trial)
-        assert said in sentence(charts.importances(study))
+        ("frame", "space", "said"),
+        [
+            (complete(value=[1.0], x=[0.5]), {"x": X}, "at least two"),
+            (complete(value=[1.0, np.inf, np.nan], x=[0.5, 0.1, 0.2]), {"x": X}, "at least two"),
+            (complete(value=[1.0, 2.0]), {"x": X}, "no parameters"),
+            (complete(value=[1.0] * 3, x=[0.5] * 3, y=[0.5] * 3), {"x": X, "y": X}, "do not differ enough"),
+        ],
+    )  # fmt: skip
+    def test_nothing_to_tell_apart(self, frame, space, said) -> None:  # type: ignore[no-untyped-def]
+        assert said in sentence(importances(frame, space))
+
+    def test_values_of_another_domain_are_left_out(self) -> None:
+        frame = complete(value=[1.0, 2.0, 3.0], x=["a", 7.0, None], y=[0.1, 0.2, 0.3])
+        assert importance_shares(frame, {"x": X, "y": X}).to_dict() == {"y": 1.0}
 
 
 class TestStates:
@@ -228,22 +207,125 @@ class TestStates:
         assert chart.layout.xaxis.title.text == f"wall-clock time ({unit})"
 
 
-@pytest.mark.parametrize(
-    ("values", "states", "maximize", "best"),
-    [
-        ([1, 3, 2], ["complete"] * 3, True, 1),
-        ([1, 3, 2], ["complete"] * 3, False, 0),
-        ([1, 3, 2], ["complete", "pruned", "complete"], True, 2),
-        ([np.nan, np.inf, 0], ["complete"] * 3, True, 2),
-        ([np.nan, None, None], ["complete", "fail", "fail"], True, None),
-        ([], [], True, None),
-    ],
-)
-def test_best_number(
-    values: list[float], states: list[str], maximize: bool, best: int | None
-) -> None:
-    frame = pd.DataFrame({"number": range(len(values)), "value": values, "state": states})
-    assert charts.best_number(frame, maximize=maximize) == best
+class TestCurves:
+    def test_states_are_groups_and_the_best_is_on_top(self) -> None:
+        chart = trial_curves(CURVES, ["loss"], best=("s", 2))
+        names = [trace.name for trace in chart.data]
+        assert names[-1] == "best: trial 2"
+        assert sorted(names[:-1]) == ["complete", "fail", "pruned", "running 5"]
+        assert (list(chart.data[-1].x), list(chart.data[-1].y)) == ([10, 20], [2.1, 2.2])
+        others = named(chart, "complete")
+        assert list(others.customdata) == ["s:0", "s:0", "", "s:4", "s:4"]
+        assert np.isnan(others.y[2])
+
+    def test_a_running_trial_can_grow(self) -> None:
+        trace = named(trial_curves(CURVES, ["loss"]), "running 5")
+        assert trace.meta == {"trial": "s:5", "key": "loss"}
+        # A typed array would not let the browser extend it.
+        assert json.loads(trace.to_plotly_json() and go.Figure(trace).to_json())["data"][0][
+            "x"
+        ] == [10.0, 20.0]
+
+    def test_two_axes_and_logarithms(self) -> None:
+        chart = trial_curves(CURVES, ["loss"], ["error"], along="seconds", log=True)
+        sides = {trace.yaxis for trace in chart.data if trace.name.startswith("error")}
+        assert sides == {"y2"}
+        assert chart.layout.yaxis2.side == "right"
+        assert (chart.layout.yaxis.type, chart.layout.yaxis2.type) == ("log", "log")
+        assert chart.layout.xaxis.title.text == "seconds since the trial began"
+        assert list(chart.data[0].x)[:2] == [1.0, 2.0]
+
+    def test_of_a_real_study(self, linear_study: Study) -> None:
+        frame = curves_frame(linear_study).assign(study="s", state="complete")
+        chart = trial_curves(frame, ["accuracy"])
+        drawn = {
+            (who, int(x), float(y))
+            for trace in chart.data
+            for who, x, y in zip(trace.customdata, trace.x, trace.y, strict=True)
+            if who
+        }
+        assert drawn == {(f"s:{r.number}", r.step, r.value) for r in frame.itertuples()}
+
+    @settings(deadline=None)
+    @given(st.lists(st.floats(-1e6, 1e6) | st.just(float("nan")), max_size=20), st.floats(0, 0.99))
+    def test_smoothing(self, values: list[float], weight: float) -> None:
+        points = pd.DataFrame({"value": values, "step": range(len(values))}).assign(
+            study="s", number=0, key="k"
+        )
+        found = smoothed(points, weight)["value"].tolist()
+        for i, value in enumerate(found):
+            if np.isnan(values[i]):
+                assert np.isnan(value)
+                continue
+            past = [
+                (weight ** (i - j), v) for j, v in enumerate(values[: i + 1]) if not np.isnan(v)
+            ]
+            mean = sum(w * v for w, v in past) / sum(w for w, _ in past)
+            assert value == pytest.approx(mean, rel=1e-6, abs=1e-6)
+
+    def test_no_smoothing_across_trials(self) -> None:
+        found = smoothed(CURVES, 0.9)
+        assert (
+            found.groupby(["number", "key"])["value"].first().tolist()
+            == CURVES.groupby(["number", "key"])["value"].first().tolist()
+        )
+
+
+class TestLandscape:
+    FRAME = complete(
+        value=[0.1, 0.5, 0.3, 0.4, 0.2], x=[1.0, 2.0, 3.0, 1.0, 3.0], y=[1.0, 10.0, 1.0, 10.0, 10.0],
+        kind=["a", "b", "a", "b", "<b>"], cost=[5.0, 4.0, 1.0, 2.0, np.inf],
+        **{"error.eps04": [0.1, 0.2, 0.3, 0.4, 0.5], "error.eps16": [0.2, 0.4, 0.6, 0.8, 1.0]},
+    )  # fmt: skip
+
+    def test_contour_of_numbers_is_exact_at_the_trials(self) -> None:
+        surface, dots = landscape.contour(self.FRAME, "x", "y", log=["y"]).data
+        assert list(dots.x) == self.FRAME["x"].tolist()
+        assert surface.y[0] == pytest.approx(1)
+        assert surface.y[-1] == pytest.approx(10)
+        assert surface.z[0][0] == pytest.approx(0.1)
+        assert surface.z[-1][0] == pytest.approx(0.4)
+
+    def test_contour_of_text_is_the_mean_of_a_cell(self) -> None:
+        cells = landscape.contour(self.FRAME, "kind", "x").data[0]
+        at = dict(
+            zip(
+                [label(v) for v in ("<b>", "a", "b")],
+                cells.z[list(cells.y).index("3.0")],
+                strict=True,
+            )
+        )
+        assert (at["a"], at["&lt;b&gt;"]) == (0.3, 0.2)
+        assert np.isnan(at["b"])
+
+    def test_parallel_lines_are_the_trials(self) -> None:
+        chart = landscape.parallel(self.FRAME, ["x", "kind", "absent"])
+        drawn = {n for trace in chart.data for n in trace.customdata}
+        assert drawn == {0, 1, 2, 3, 4}
+        best = chart.data[-1]
+        assert set(best.customdata) == {1}
+        assert list(best.y)[:3] == [0.5, 1.0, 1.0]
+        assert np.isnan(best.y[3])
+        assert [t.split("<br>")[0] for t in chart.layout.xaxis.ticktext] == ["x", "kind", "value"]
+
+    def test_pareto(self) -> None:
+        beaten, front = landscape.pareto(self.FRAME, "cost", "value").data
+        assert list(front.x) == [1.0, 2.0, 4.0]
+        assert list(beaten.x) == [5.0]
+
+    def test_heat_map_is_the_error_matrix(self, evaluations: pd.DataFrame) -> None:
+        cells = landscape.heat_map(evaluations, 4).data[0]
+        assert list(cells.y) == ["noop", "trial 3"]
+        assert list(cells.x) == ["plain", "&lt;i&gt;jpeg&lt;/i&gt;", "median"]
+        assert np.allclose(cells.z, [[0.1, 0.2, 0.3], [0.26, 0.36, 0.46]])
+        assert "there are: 4, 8" in sentence(landscape.heat_map(evaluations, 5))
+
+    def test_epsilon_groups_show_their_frame(self) -> None:
+        frame = epsilon_curves(self.FRAME, "kind")
+        chart = landscape.epsilon_groups(frame, "kind")
+        lines = {t.name: list(t.y) for t in chart.data if t.mode == "lines+markers"}
+        assert lines == {label(g): rows["error"].tolist() for g, rows in frame.groupby("group")}
+        assert chart.layout.title.text.endswith("by kind")
 
 
 class TestSlices:
@@ -317,6 +399,7 @@ def test_template_is_ours_and_the_colours_differ() -> None:
     assert chart.layout.template.layout.plot_bgcolor == "white"
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_label_leaves_no_markup(text: str) -> None:
     shown = label(text)
