@@ -11,6 +11,7 @@ from dashboards.compare import epsilon_curves, group_table
 from dashboards.curves import smoothed, trial_curves
 from dashboards.facets import epsilon_error, slices
 from dashboards.importance import importances
+from dashboards.increments import increments
 from dashboards.landscape import contour, epsilon_groups, heat_map, parallel, pareto
 from dashboards.selection import Selection
 
@@ -53,7 +54,9 @@ def _parallel(s: Selection) -> go.Figure:
 
 
 def _pareto(s: Selection) -> go.Figure:
-    complete = s.trials[s.trials["state"] == "complete"].rename(columns={"value": s.metric})
+    complete = s.trials[s.trials["state"] == "complete"]
+    # A parameter may have the metric's name; here the value is meant.
+    complete = complete.assign(**{s.metric: complete["value"]})
     return pareto(
         complete, s.against, s.metric, maximize_x=s.against == "ssim", maximize_y=s.maximize
     )
@@ -71,12 +74,15 @@ def _visibility(s: Selection) -> go.Figure:
 
 
 def _curves(s: Selection) -> go.Figure:
+    """The cursor is taken first, so that the page misses nothing of what comes while the chart is drawn."""
+    cursor = increments(s, "")["cursor"]
     keys = s.view.key or (s.metric,)
     trials = s.chosen(_MOST_CURVES)
     points = smoothed(s.points(trials, [*keys, *s.view.right]), s.view.smooth)
     best = s.ranked().head(1)
     top = (str(best["study"].iloc[0]), int(best["number"].iloc[0])) if len(best) else None
-    return trial_curves(points, keys, s.view.right, along=s.view.along, log=s.view.log, best=top)
+    chart = trial_curves(points, keys, s.view.right, along=s.view.along, log=s.view.log, best=top)
+    return chart.update_layout(meta={"cursor": cursor})
 
 
 FIGURES: Mapping[str, Callable[[Selection], go.Figure]] = {

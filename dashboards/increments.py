@@ -10,7 +10,7 @@ from dashboards.selection import Selection
 from dashboards.sources import Source
 from study.errors import UsageError
 from study.search.frames import points_frame
-from study.search.records import read_attributes, read_live
+from study.search.records import count_trials, read_attributes, read_live
 
 __all__ = ["increments"]
 
@@ -19,8 +19,8 @@ def increments(s: Selection, cursor: str) -> dict[str, Any]:
     """Return `points`, `states` and the next `cursor`.
 
     `points` are rows [trial, key, x, y] of trials that ran at the cursor or began since; `states` maps
-    their keys to their states. A first call, with no cursor, returns no points: it says where the chart
-    that is already there ends.
+    their keys to their states. A first call, with no cursor, returns no points: its cursor says where
+    every trial is now.
 
     Args:
         s: what is selected; filters do not hold for trials that are still to come.
@@ -47,7 +47,9 @@ def _of_study(
     known = {int(n): float(at) for n, at in (old or {}).get("at", {}).items()}
     newest = int((old or {}).get("newest", -1))
     with source.database.reading() as engine:
-        live = read_live(engine, source.id, newest if old else None, list(known))
+        if old is None:
+            newest = count_trials(engine, source.id) - 1  # numbers have no gaps
+        live = read_live(engine, source.id, newest, list(known))
         ids = [row[0] for row in live if row[2] != "waiting"]
         uids = read_attributes(engine, ids, "uid")
         trials = pd.DataFrame(
@@ -63,6 +65,7 @@ def _of_study(
         )
         found = points_frame(engine, trials, keys, source.metric, after=since)
     found = smoothed(found.assign(study=source.key), s.view.smooth)
+    found["number"] = found["number"].astype(int)
     found["at"] = found["seconds"].fillna(found["step"].astype(float))
     at = found.groupby("number")["at"].max()
     states = dict(zip(trials["number"], trials["state"], strict=True))

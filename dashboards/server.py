@@ -16,9 +16,9 @@ from optuna.storages import BaseStorage
 from waitress.server import create_server
 
 from dashboards.site import make_site
-from dashboards.sources import Database, Sources
+from dashboards.sources import open_sources
 from study.errors import UsageError
-from study.search.storage import open_storage, printable
+from study.search.storage import open_storage
 
 __all__ = [
     "ArtifactFolders",
@@ -118,13 +118,11 @@ def make_server(
     Raises:
         UsageError: a database cannot be opened, or the port cannot be had.
     """
-    storages = [open_storage(url) for url in urls]
-    sources = Sources(
-        [Database(s.engine, printable(u)) for s, u in zip(storages, urls, strict=True)]
-    )
-    folders = [folder] if folder else artifact_folders(storages[0])
+    storage = open_storage(urls[0])
+    sources = open_sources(urls)
+    folders = [folder] if folder else artifact_folders(storage)
     store = ArtifactFolders([FileSystemArtifactStore(f) for f in folders])
-    optuna = optuna_dashboard.wsgi(storages[0], artifact_store=store if folders else None)
+    optuna = optuna_dashboard.wsgi(storage, artifact_store=store if folders else None)
     token = "" if _is_loopback(host) else secrets.token_urlsafe(24)
     both = side_by_side(make_site(sources, str(folder) if folder else None), optuna)
     try:

@@ -16,8 +16,9 @@ from dashboards.compare import study_trials
 from study.errors import JigsawError, UsageError
 from study.search.overview import read_names, read_studies
 from study.search.records import trial_ids
+from study.search.storage import open_storage, printable
 
-__all__ = ["Away", "Database", "Source", "Sources"]
+__all__ = ["Away", "Database", "Source", "Sources", "open_sources"]
 
 _FRESH = 0.5  # seconds: the charts of one page are drawn from one reading
 _LIVE = ("running", "waiting")
@@ -180,3 +181,15 @@ class Sources:
                 row["maximize"], row["objectives"],
             )  # fmt: skip
         return self._known[known]
+
+
+def open_sources(urls: Sequence[str]) -> Sources:
+    """Open databases.
+
+    Args:
+        urls: what `study.search.storage.open_storage` opens.
+
+    Raises:
+        UsageError: one of them cannot be opened.
+    """
+    return Sources([Database(open_storage(url).engine, printable(url)) for url in urls])

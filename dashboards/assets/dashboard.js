@@ -52,7 +52,7 @@ function every(seconds, act) {
 
 function grow(place) {
   const query = place.dataset.figure.split('?')[1];
-  let cursor = '';
+  let cursor = (place.layout.meta || {}).cursor || '';
   every(2, async () => {
     const news = await ask(`/increments?${query}&cursor=${encodeURIComponent(cursor)}`);
     cursor = news.cursor;

@@ -57,9 +57,8 @@ def read_studies(engine: Engine) -> pd.DataFrame:
 def read_names(engine: Engine) -> dict[int, str]:
     """Return the names of a database's studies by their ids."""
     with engine.connect() as connection:
-        return dict(
-            connection.execute(select(StudyModel.study_id, StudyModel.study_name)).tuples().all()
-        )
+        rows = connection.execute(select(StudyModel.study_id, StudyModel.study_name))
+        return {study: name for study, name in rows}  # noqa: C416  rows are not pairs to a type checker
 
 
 def read_study_attributes(engine: Engine, study: int) -> dict[str, Any]:

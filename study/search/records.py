@@ -81,20 +81,18 @@ def count_trials(engine: Engine, study: int) -> int:
 
 
 def read_live(
-    engine: Engine, study: int, newest: int | None, numbers: Sequence[int] = ()
+    engine: Engine, study: int, newest: int, numbers: Sequence[int] = ()
 ) -> list[tuple[int, int, str]]:
     """Return (trial id, number, state) of trials that may have news: unfinished, newer, or asked for.
 
     Args:
         engine: the database.
         study: the study's id in it.
-        newest: the newest number known; later trials are returned whatever their state; None: none is later.
+        newest: the newest number known; later trials are returned whatever their state.
         numbers: further trials wanted.
     """
     model = TrialModel
-    wanted = model.state.in_(UNFINISHED) | model.number.in_(numbers)
-    if newest is not None:
-        wanted = wanted | (model.number > newest)
+    wanted = model.state.in_(UNFINISHED) | model.number.in_(numbers) | (model.number > newest)
     query = select(model.trial_id, model.number, model.state).where(model.study_id == study, wanted)
     with engine.connect() as connection:
         return [(i, n, state.name.lower()) for i, n, state in connection.execute(query)]
@@ -151,7 +149,8 @@ def read_last_steps(engine: Engine, study: int, ids: Sequence[int] | None = None
     if ids is not None:
         query = query.where(model.trial_id.in_(ids))
     with engine.connect() as connection:
-        return dict(connection.execute(query.where(TrialModel.study_id == study)).tuples().all())
+        rows = connection.execute(query.where(TrialModel.study_id == study))
+        return {trial: step for trial, step in rows}  # noqa: C416  rows are not pairs to a type checker
 
 
 def read_attributes(engine: Engine, ids: Sequence[int], key: str) -> dict[int, Any]:
