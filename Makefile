@@ -41,6 +41,7 @@ check-gpu: $(VENV)/.test  ## the tests that need a CUDA device
 	$(RUN)/python -m pytest -m gpu
 
 bench-step: $(VENV)/.test  ## measure a training step beside PyTorch (QUICK=1: fewer rounds)
+bench-dashboards: $(VENV)/.test  ## measure the dashboards on 5,000 trials (QUICK=1: on 1,000)
 bench-%: $(VENV)/.test
 	$(RUN)/python -m benchmarks.bench_$(subst -,_,$*)
 

@@ -3,8 +3,6 @@
 import base64
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import optuna
@@ -248,24 +246,3 @@ class TestTables:
         study = optuna.create_study()
         assert trials_frame(study).empty
         assert "0, 0 of them with provenance" in read(provenance_table(study).text).text
-
-
-def test_a_browser_draws_it_without_complaint(linear_study: Study, tmp_path: Path) -> None:
-    browser = shutil.which("chromium")
-    if browser is None:
-        pytest.skip("no chromium on this machine")
-    page = tmp_path / "report.html"
-    write_report(linear_study, page)
-    done = subprocess.run(
-        [
-            browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr",
-            "--virtual-time-budget=5000", "--window-size=400,800", "--dump-dom", page.as_uri(),
-        ],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
-    figures = page.read_text(encoding="utf-8").count('type="application/json">')
-    assert done.stdout.count('class="main-svg"') >= figures > 8
-    assert "best so far" in done.stdout

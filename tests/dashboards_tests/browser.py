@@ -1,0 +1,58 @@
+"""A real Chromium for tests, driven without downloading one."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.conftest import ROOT
+
+__all__ = ["chromium", "served"]
+
+_SERVE = """
+import sys
+from dashboards.commands import dashboard
+from study.launch import run
+sys.exit(run(sys.argv[1:], dashboard))
+"""
+
+_FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Lend a headless browser with an empty profile; skip, saying so, where there is none."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        pytest.skip("no chromium on this machine: apt-get install chromium")
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=program, args=_FLAGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
+def served(databases: Sequence[str]) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """Run `jigsaw dashboard` in a process of its own; yield it and the address it prints."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SERVE, *databases, "--port", "0"],
+        stderr=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert process.stderr is not None
+    with process:
+        line = process.stderr.readline()
+        try:
+            assert line.startswith("http://127.0.0.1:"), line + process.stderr.read()
+            yield process, line.split("/ ")[0]
+        finally:
+            process.kill()
