@@ -21,12 +21,12 @@ from werkzeug.test import Client
 from benchmarks.claims import Claim, write
 from benchmarks.synthetic import large_study
 from dashboards.site import make_site
-from dashboards.sources import open_sources
+from dashboards.sources import Database, Sources, open_sources
 from study.search.frames import trials_frame
 from study.search.storage import open_storage
 from study.search.studies import load_study
 
-ROUNDS = 7
+ROUNDS = 3
 STUDY = urlencode({"study": "0/big"})
 
 
@@ -60,7 +60,9 @@ def vanilla_frame(url: str) -> Callable[[], Any]:
 
 
 def first_page(url: str) -> Callable[[], Any]:
-    return lambda: client(url).get(f"/compare?{STUDY}")
+    """Return a visit of a server that has the database open and no trial in memory."""
+    engine = open_storage(url).engine
+    return lambda: make_site(Sources([Database(engine, "")])).test_client().get(f"/compare?{STUDY}")
 
 
 def increment(url: str) -> Callable[[], Any]:
@@ -83,17 +85,22 @@ def curves(url: str) -> Callable[[], Any]:
     return view
 
 
-def measure(trials: int, goals: bool, count: int = ROUNDS) -> list[Claim]:
+def measure(trials: int, *, beside: bool, count: int = ROUNDS) -> list[Claim]:
+    """Return claims about a study of so many trials; those beside others have the goals."""
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/big.db"
         large_study(url, "big", trials)
         study = load_study(url, "big")
-        client(url).get("/")  # imports and compiled statements are not what is measured
-        page, api = rounds(first_page(url), optuna_api(url), count=count)
-        frame, vanilla = rounds(lambda: trials_frame(study), vanilla_frame(url), count=count)
-        news, view = rounds(increment(url), curves(url), count=count)
+        first_page(url)()  # imports and compiled statements are not what is measured
+        others = (optuna_api(url), vanilla_frame(url)) if beside else ()
+        page, frame, *rest = rounds(
+            first_page(url), lambda: trials_frame(study), *others, count=count
+        )
+        news, view = rounds(increment(url), curves(url), count=7 * count)
         size = len(first_page(url)().data) / 1000
-        whole = len(optuna_api(url)()) / 1000
+        whole = len(optuna_api(url)()) / 1000 if beside else None
+    api, vanilla = rest or (None, None)
+    goals = beside
     at = f"{trials:,} trials"
 
     def goal(value: float) -> float | None:
@@ -115,9 +122,9 @@ def measure(trials: int, goals: bool, count: int = ROUNDS) -> list[Claim]:
 def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if os.environ.get("QUICK"):
-        claims = measure(1000, goals=False, count=3)
+        claims = measure(1000, beside=True)
     else:
-        claims = [*measure(5000, goals=True), *measure(50_000, goals=False, count=1)]
+        claims = [*measure(5000, beside=True), *measure(50_000, beside=False)]
     load = f"{os.getloadavg()[0]:.1f} processes waiting for the machine's cores"
     write("dashboards", claims, {"seeds": 0, "database": "SQLite", "rounds": ROUNDS, "load": load})
 

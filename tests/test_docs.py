@@ -24,7 +24,8 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 def test_every_decision_is_context_choice_cost() -> None:
     pages = sorted((ROOT / "docs" / "decisions").glob("*.md"))
-    assert [int(p.name[:4]) for p in pages] == list(range(1, len(pages) + 1))
+    numbers = [int(p.name[:4]) for p in pages]
+    assert numbers == sorted(set(numbers))
     for page in pages:
         assert re.findall(r"^\*\*(\w+)\.\*\*", page.read_text(), re.M) == [
             "Context",

@@ -128,7 +128,7 @@ def test_a_row_lights_its_curve_up(browser: Browser, server: str) -> None:
     until(page, f"{count} === 1")
     lit = page.evaluate("Array.from(document.querySelector('.chart').data.at(-1).y)")
     curve = page.evaluate(
-        "(await (await fetch('/table/curves.csv' + location.search)).text()).split('\\n')"
+        "fetch('/table/curves.csv' + location.search).then(a => a.text()).then(t => t.split('\\n'))"
     )
     assert len(lit) == sum(line.startswith("0/linear,2,") for line in curve)
     page.context.close()

@@ -62,7 +62,8 @@ def test_text_and_attributes_survive_and_make_no_elements(text: str) -> None:
         (grid([tag("i")], kind="two"), '<div class="grid two"><i></i></div>'),
         (
             table(["h"], [["<a>", "b"]]),
-            '<div class="wide"><table><thead><tr><th scope="col">h</th></tr></thead>'
+            '<div class="wide" tabindex="0" role="region" aria-label="table"><table>'
+            '<thead><tr><th scope="col">h</th></tr></thead>'
             '<tbody><tr><th scope="row">&lt;a&gt;</th><td>b</td></tr></tbody></table></div>',
         ),
         (
