@@ -31,13 +31,14 @@ STUDY = urlencode({"study": "0/big"})
 
 
 def timed(act: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+    """Return milliseconds of processor time: what the server does, whoever else uses the machine."""
+    start = time.process_time()
     act()
-    return (time.perf_counter() - start) * 1000
+    return (time.process_time() - start) * 1000
 
 
 def rounds(*acts: Callable[[], Any], count: int = ROUNDS) -> list[float]:
-    """Return the median milliseconds of each act, run in turns."""
+    """Return the median processor milliseconds of each act, run in turns."""
     found = [[timed(act) for act in acts] for _ in range(count)]
     return [median(column) for column in zip(*found, strict=True)]
 
@@ -108,13 +109,13 @@ def measure(trials: int, *, beside: bool, count: int = ROUNDS) -> list[Claim]:
 
     server = "on the server"
     return [
-        Claim(f"first page, cold, {at}", page, "ms", goal(200), baseline="optuna-dashboard: the study, cold",
+        Claim(f"first page, cold, {at}", page, "ms cpu", goal(200), baseline="optuna-dashboard: the study, cold",
               baseline_value=api, note=server),
         Claim(f"first page, {at}", size, "kB", goal(300), baseline="optuna-dashboard: the study",
               baseline_value=whole, note="before charts load"),
-        Claim(f"increment of 8 running trials, {at}", news, "ms", goal(10), note=server),
-        Claim(f"view of 200 curves, {at}", view, "ms", goal(150), note=f"{server}, trials in memory"),
-        Claim(f"frame of all trials, {at}", frame, "ms", goal(500), baseline="Study.trials_dataframe, cold",
+        Claim(f"increment of 8 running trials, {at}", news, "ms cpu", goal(10), note=server),
+        Claim(f"view of 200 curves, {at}", view, "ms cpu", goal(150), note=f"{server}, trials in memory"),
+        Claim(f"frame of all trials, {at}", frame, "ms cpu", goal(500), baseline="Study.trials_dataframe, cold",
               baseline_value=vanilla, note="cold"),
     ]  # fmt: skip
 
@@ -126,7 +127,14 @@ def main() -> None:
     else:
         claims = [*measure(5000, beside=True), *measure(50_000, beside=False)]
     load = f"{os.getloadavg()[0]:.1f} processes waiting for the machine's cores"
-    write("dashboards", claims, {"seeds": 0, "database": "SQLite", "rounds": ROUNDS, "load": load})
+    made_by = {
+        "seeds": 0,
+        "time": "processor time of the server",
+        "database": "SQLite",
+        "rounds": ROUNDS,
+        "load": load,
+    }
+    write("dashboards", claims, made_by)
 
 
 if __name__ == "__main__":

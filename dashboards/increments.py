@@ -10,7 +10,7 @@ from dashboards.selection import Selection
 from dashboards.sources import Source
 from study.errors import UsageError
 from study.search.frames import points_frame
-from study.search.records import count_trials, read_attributes, read_live
+from study.search.records import count_trials, read_live
 
 __all__ = ["increments"]
 
@@ -51,7 +51,7 @@ def _of_study(
             newest = count_trials(engine, source.id) - 1  # numbers have no gaps
         live = read_live(engine, source.id, newest, list(known))
         ids = [row[0] for row in live if row[2] != "waiting"]
-        uids = read_attributes(engine, ids, "uid")
+        uids = source.uids(engine, ids)
         trials = pd.DataFrame(
             [(i, n, state, uids.get(i)) for i, n, state in live if i in set(ids)],
             columns=["trial_id", "number", "state", "uid"],

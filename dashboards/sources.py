@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dashboards.compare import study_trials
 from study.errors import JigsawError, UsageError
 from study.search.overview import read_names, read_studies
-from study.search.records import trial_ids
+from study.search.records import read_attributes, trial_ids
 from study.search.storage import open_storage, printable
 
 __all__ = ["Away", "Database", "Source", "Sources", "open_sources"]
@@ -91,6 +91,14 @@ class Source:
                 self._kept["read"] = monotonic()
             frame: pd.DataFrame = self._kept["frame"]
             return frame
+
+    def uids(self, engine: Engine, ids: Sequence[int]) -> dict[int, str]:
+        """Return the `uid` attributes of trials that have one; they never change, and are read once."""
+        known: dict[int, str] = self._kept.setdefault("uids", {})
+        unknown = [i for i in ids if i not in known]
+        if unknown:
+            known |= read_attributes(engine, unknown, "uid")
+        return {i: known[i] for i in ids if i in known}
 
     def sample(self, top: int) -> pd.DataFrame:
         """Return the best and the latest trials, from memory or at the cost of a few rows."""
