@@ -204,15 +204,16 @@ class AttackObjective(Objective):
 
     def _result(self, network: AttackNetwork, errors: NDArray[np.float64]) -> Result:
         images, _ = self._tune_images()
-        middle = self.conditions.epsilons[len(self.conditions.epsilons) // 2 - 1]
+        attack = network_attack(network)
+        pictures = {
+            f"examples.eps{epsilon:02d}.png": examples_png(attack, images[:8], epsilon)
+            for epsilon in self.conditions.epsilons
+        }
         return Result(
             value=float(errors.mean()),
             attributes=_keys(self.conditions.epsilons, errors)
             | {"parameters": int(network.count_params())},
-            files={
-                "weights.npz": weights.encode(network),
-                "examples.png": examples_png(network_attack(network), images[:8], middle),
-            },
+            files={"weights.npz": weights.encode(network), **pictures},
         )
 
 

@@ -80,8 +80,10 @@ def test_an_attack_trial_reports_at_equal_distances_and_leaves_its_results(attac
     assert {k: result.attributes[k] for k in ("error.eps08", "error.eps40")} == {
         k: v for k, v in last[2].items() if k != "loss"
     }
-    assert set(result.files) == {"weights.npz", "examples.png"}
-    assert Image.open(BytesIO(result.files["examples.png"])).size == (8 * 8 * 3, 3 * 8 * 3)
+    pictures = {"examples.eps08.png", "examples.eps40.png"}
+    assert set(result.files) == {"weights.npz", *pictures}
+    for name in pictures:
+        assert Image.open(BytesIO(result.files[name])).size == (8 * 8 * 3, 3 * 8 * 3)
 
 
 def test_its_weights_are_those_that_were_scored(attack) -> None:
