@@ -1,6 +1,7 @@
 """Our pages and optuna-dashboard side by side in one process, and who may ask them."""
 
 import secrets
+import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from http.cookies import SimpleCookie
@@ -125,19 +126,12 @@ def make_server(
     optuna = optuna_dashboard.wsgi(storage, artifact_store=store if folders else None)
     token = "" if _is_loopback(host) else secrets.token_urlsafe(24)
     both = side_by_side(make_site(sources, str(folder) if folder else None), optuna)
-    try:
-        place = "127.0.0.1" if host == "localhost" else host
-        running = create_server(guarded(both, token), host=place, port=port, threads=8, ident=None)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(
-            f"port {port} of {host} cannot be had ({reason}); choose another with --port"
-        ) from None
+    bound = _bound("127.0.0.1" if host == "localhost" else host, port)
+    running = create_server(guarded(both, token), sockets=[bound], threads=8, ident=None)
+    port = bound.getsockname()[1]
     place = f"[{host}]" if ":" in host else host
-    return Server(
-        running.effective_port, token,
-        f"http://{place}:{running.effective_port}/" + (f"?token={token}" if token else ""), running,
-    )  # fmt: skip
+    url = f"http://{place}:{port}/" + (f"?token={token}" if token else "")
+    return Server(port, token, url, running)
 
 
 def side_by_side(ours: _Application, optuna: _Application) -> _Application:
@@ -179,6 +173,19 @@ def guarded(application: _Application, token: str) -> _Application:
         return application(environ, start)
 
     return guard
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        raise UsageError(
+            f"port {port} of {host} cannot be had ({error.strerror}); choose another with --port"
+        ) from None
+    return found
 
 
 def _linked(optuna: _Application, environ: dict[str, Any], start: _Start) -> Iterable[bytes]:
