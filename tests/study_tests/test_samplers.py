@@ -31,7 +31,8 @@ def test_every_sampler_draws(name: str) -> None:
     for _ in range(14):
         trial = study.ask()
         study.tell(trial, Tiny().suggest(trial)["x"])
-    assert len({t.params["x"] for t in study.trials}) == 14
+    # Ten random ones to begin with; a model of the objective may come back to its optimum.
+    assert len({t.params["x"] for t in study.trials}) >= (10 if name == "gp" else 14)
 
 
 @pytest.mark.parametrize("name", PRUNERS)
