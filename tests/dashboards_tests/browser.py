@@ -14,8 +14,10 @@ from tests.conftest import ROOT
 
 __all__ = ["chromium", "served"]
 
+# A suite that a shell runs in the background ignores Ctrl-C, and so does what it starts, unless told.
 _SERVE = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from dashboards.commands import dashboard
 from study.launch import run
 sys.exit(run(sys.argv[1:], dashboard))
