@@ -14,7 +14,6 @@ from optuna.distributions import (
     distribution_to_json,
     json_to_distribution,
 )
-from optuna.storages import RDBStorage
 from optuna.storages._rdb.models import TrialModel, TrialParamModel
 from optuna.study import Study
 from sqlalchemy import select, update
@@ -22,12 +21,13 @@ from sqlalchemy.engine import Connection
 
 from study.errors import UsageError
 from study.objective import Objective
+from study.search.incremental import storage_of
 from study.space import walk
 
 __all__ = ["grow"]
 
 
-def grow(study: Study, storage: RDBStorage, objective: Objective) -> list[str]:
+def grow(study: Study, objective: Objective) -> list[str]:
     """Rewrite the choices of finished trials to those the objective offers today.
 
     Returns:
@@ -38,7 +38,7 @@ def grow(study: Study, storage: RDBStorage, objective: Objective) -> list[str]:
     """
     choices = {d.name: d.choices for _, d in walk(objective.suggest) if d.choices is not None}
     changed = []
-    with storage.engine.begin() as connection:
+    with storage_of(study).engine.begin() as connection:
         for name, offered in choices.items():
             for stored in _stored(connection, study, name):
                 if tuple(stored.choices) != offered:

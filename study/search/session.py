@@ -9,10 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
-import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import RDBStorage, _CachedStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -23,6 +21,7 @@ from study.evaluations import forget_evaluations
 from study.objective import Objective, digest, encode, load_objective
 from study.provenance import process_alive, provenance
 from study.search.growth import grow
+from study.search.incremental import storage_of
 from study.search.studies import conditions_of, finished, load_study, remember
 from study.trial import Job, Outcome
 
@@ -50,15 +49,14 @@ def open_session(url: str, name: str, wanted: Mapping[str, Any]) -> "Session":
     else:
         agree(conditions, wanted, name)
     objective = load_objective(conditions.objective, conditions.settings)
-    storage = _rdb(study)
-    grow(study, storage, objective)
+    grow(study, objective)
     _settle_abandoned(study)
     return Session(study, conditions, objective)
 
 
 def engine_of(study: Study) -> Any:
     """Return the SQLAlchemy engine of the study's database."""
-    return _rdb(study).engine
+    return storage_of(study).engine
 
 
 class Session:
@@ -71,6 +69,7 @@ class Session:
 
     def __init__(self, study: Study, conditions: Conditions, objective: Objective) -> None:
         self.study = study
+        self.storage = storage_of(study)
         self.conditions = conditions
         self.objective = objective
         self._trial: Trial | None = None
@@ -93,15 +92,15 @@ class Session:
         Args:
             extra: further attributes of the trial, such as the ranks' hosts.
         """
-        trial = self._trial = self.study.ask()
+        made = provenance() | self.objective.identity
+        owner = {"host": socket.gethostname(), "pid": os.getpid()}
+        uid = uuid.uuid4().hex
+        # A trial begins with its owner, so that whatever happens, the next worker knows whose it was.
+        stamp = {"owner": owner, "uid": uid, "provenance": made, **extra}
+        with self.storage.stamped(stamp):
+            trial = self._trial = self.study.ask()
         with self._failing("asking"):
-            # First of all, so that whatever happens, the next worker knows whose trial it was.
-            trial.set_user_attr("owner", {"host": socket.gethostname(), "pid": os.getpid()})
-            uid = uuid.uuid4().hex
-            self._curves = CurveWriter(engine_of(self.study), uid)
-            made = provenance() | self.objective.identity
-            for key, value in {"uid": uid, "provenance": made, **extra}.items():
-                trial.set_user_attr(key, value)
+            self._curves = CurveWriter(self.storage.engine, uid)
             spec = encode(self.objective, self.objective.suggest(trial))
             trial.set_user_attr("spec", spec.decode())
         return Job(trial.number, spec, digest(spec))
@@ -112,8 +111,9 @@ class Session:
         curves.add(step, logs if value is None else {self.objective.metric: value, **logs})
         if value is None:
             return False
-        trial.report(value, step)
-        return trial.should_prune()
+        with self.storage.one_report():
+            trial.report(value, step)
+            return trial.should_prune()
 
     def finish(self, outcome: Outcome) -> None:
         """Write down how the trial ended; when that fails, the trial fails for it.
@@ -176,8 +176,7 @@ class Session:
         self, state: TrialState, attributes: Mapping[str, Any], value: float | None = None
     ) -> None:
         trial = cast(Trial, self._trial)
-        for key, item in attributes.items():
-            trial.set_user_attr(key, item)
+        self.storage.set_trial_user_attrs(trial._trial_id, attributes)
         self.study.tell(trial, value, state)
         self._trial = self._curves = None
 
@@ -219,11 +218,3 @@ def _fail_abandoned(study: Study, trial: FrozenTrial) -> None:
     with suppress(UpdateFinishedTrialError):
         study._storage.set_trial_user_attr(trial._trial_id, "failure", reason)
         study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-
-
-def _rdb(study: Study) -> RDBStorage:
-    storage = study._storage
-    return cast(RDBStorage, storage._backend if isinstance(storage, _CachedStorage) else storage)
-
-
-optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -9,6 +9,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from study.errors import UsageError
+from study.search.incremental import IncrementalStorage
 
 __all__ = ["open_storage", "printable"]
 
@@ -32,7 +33,7 @@ def printable(url: str) -> str:
         return "<unreadable URL>"
 
 
-def open_storage(url: str, *, create: bool = False) -> RDBStorage:
+def open_storage(url: str, *, create: bool = False) -> IncrementalStorage:
     """Open the storage at `url`.
 
     SQLite databases are put in WAL mode with a busy timeout, so that dashboards read while workers
@@ -65,7 +66,7 @@ def open_storage(url: str, *, create: bool = False) -> RDBStorage:
         raise UsageError(
             f"storage {_hidden(parsed)!r} cannot be opened: {_first_line(error)}"
         ) from None
-    return storage
+    return IncrementalStorage(storage)
 
 
 def _parse(url: str) -> URL:

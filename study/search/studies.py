@@ -16,6 +16,7 @@ from study.conditions import Conditions
 from study.errors import UsageError
 from study.evaluations import forget_evaluations
 from study.objective import Objective, explain, load_objective
+from study.search.incremental import storage_of
 from study.search.samplers import build_pruner, build_sampler
 from study.search.storage import open_storage, printable
 from study.space import Domain, Scalar, fill_point, walk
@@ -175,7 +176,8 @@ def enqueue(study: Study, objective: Objective, values: Mapping[str, Scalar]) ->
 
 def finished(study: Study) -> int:
     """Count trials that count toward a study's total: complete and pruned ones."""
-    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
+    states = (TrialState.COMPLETE, TrialState.PRUNED)
+    return storage_of(study).get_n_trials(study._study_id, states)
 
 
 def find_trial(study: Study, which: str) -> FrozenTrial:

@@ -38,7 +38,7 @@ def old(create: Callable[..., Study]) -> Study:
 
 def grown(url: str, objective: str) -> tuple[list[str], Study]:
     study = load_study(url, "s")
-    return grow(study, open_storage(url), getattr(tiny, objective)()), load_study(url, "s")
+    return grow(study, getattr(tiny, objective)()), load_study(url, "s")
 
 
 @pytest.mark.parametrize("objective", ["Appended", "Inserted"])
@@ -78,7 +78,7 @@ def test_the_command_line_of_optuna_lists_the_trials(tmp_path: Path) -> None:
         study.enqueue_trial({"kind": kind})
         trial = study.ask()
         study.tell(trial, Tiny().suggest(trial)["x"])
-    grow(study, storage, tiny.Inserted())
+    grow(study, tiny.Inserted())
     done = subprocess.run(
         [Path(sys.executable).with_name("optuna"), "trials", "--storage", url, "--study-name", "s",
          "--format", "json"],

@@ -138,20 +138,19 @@ def test_a_suggest_that_raises_leaves_a_failed_trial(create: Any, database_url: 
     session.abandon("nothing is left to fail")
 
 
+@pytest.mark.parametrize("queued", [True, False])
 @pytest.mark.parametrize("extra", [{}, {"hosts": object()}])
-def test_a_trial_belongs_to_its_worker_before_anything_can_fail(
-    create: Any, database_url: str, monkeypatch: pytest.MonkeyPatch, extra: Any
+def test_a_trial_and_its_owner_are_stored_together_or_not_at_all(
+    create: Any, database_url: str, monkeypatch: pytest.MonkeyPatch, extra: Any, queued: bool
 ) -> None:
-    create()
+    create(objective="Tiny" if queued else "Plain")
     session = open_session(database_url, "s", {})
     if not extra:
         monkeypatch.setattr(module, "provenance", lambda: 1 / 0)
     with pytest.raises((ZeroDivisionError, TypeError)):
         session.ask(extra)
-    trial = last(session, database_url)
-    assert trial.state == TrialState.FAIL
-    assert trial.user_attrs["failure"].startswith("asking: ")
-    assert trial.user_attrs["owner"]["pid"] == os.getpid()
+    trials = load_study(database_url, "s").trials
+    assert [(t.state, t.user_attrs) for t in trials] == [(TrialState.WAITING, {})] * queued
 
 
 def test_a_result_that_cannot_be_kept_fails_the_trial(

@@ -1,0 +1,206 @@
+"""Read trials with one statement, however many there are and whatever they hold.
+
+Optuna's own reader asks each of five tables in turn, through an object per row. Here one UNION ALL brings
+what the five tables know of the trials wanted, as plain rows.
+"""
+
+import json
+from bisect import insort
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.storages._rdb.models import (
+    TrialIntermediateValueModel,
+    TrialModel,
+    TrialParamModel,
+    TrialSystemAttributeModel,
+    TrialUserAttributeModel,
+    TrialValueModel,
+)
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Connection,
+    Float,
+    Integer,
+    and_,
+    bindparam,
+    case,
+    literal,
+    null,
+    or_,
+    select,
+    union_all,
+)
+
+__all__ = ["FINISHED", "History", "by_number", "read_trials"]
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_HEAD, _PARAM, _USER, _SYSTEM, _STEP, _VALUE = range(6)
+
+
+@dataclass
+class History:
+    """What is known of a study.
+
+    Attributes:
+        seen: every trial up to this id is finished and kept, or in `unfinished`.
+        unfinished: ids of trials that were running or waiting when last looked at.
+        finished: the kept trials of each state, in the order of their numbers.
+    """
+
+    seen: int = -1
+    unfinished: set[int] = field(default_factory=set)
+    finished: dict[TrialState, list[FrozenTrial]] = field(
+        default_factory=lambda: {state: [] for state in FINISHED}
+    )
+
+    def news(self, study_id: int) -> Any:
+        """Return the condition on trials that may differ from what is known."""
+        t = TrialModel
+        # Written into the statement: a queue may be longer than the parameters a database takes.
+        waited = bindparam(None, sorted(self.unfinished), expanding=True, literal_execute=True)
+        news = or_(t.trial_id > self.seen, t.trial_id.in_(waited))
+        return and_(t.study_id == study_id, news)
+
+    def learn(self, trials: Sequence[FrozenTrial]) -> None:
+        """Keep what finished, and remember what did not."""
+        for trial in trials:
+            self.seen = max(self.seen, trial._trial_id)
+            if not trial.state.is_finished():
+                self.unfinished.add(trial._trial_id)
+            else:
+                self.unfinished.discard(trial._trial_id)
+                insort(self.finished[trial.state], trial, key=by_number)
+
+
+def by_number(trial: FrozenTrial) -> int:
+    """Return what trials are sorted by."""
+    return trial.number
+
+
+def read_trials(
+    connection: Connection, where: ColumnElement[bool], details: Collection[TrialState]
+) -> list[FrozenTrial]:
+    """Return trials in the order of their ids, by one statement.
+
+    Args:
+        connection: to the study's database.
+        where: which of them, as a condition on Optuna's `TrialModel`.
+        details: states whose trials come with parameters, values, attributes and reports; trials in
+            other states come without.
+    """
+    rows = connection.execute(_statement(where, details))
+    trials: dict[int, FrozenTrial] = {}
+    params: dict[int, list[tuple[int, str, float, str]]] = {}
+    # The heads come first: databases return the branches of a UNION ALL in any order.
+    for kind, trial, place, name, number, text, state, start, end in sorted(rows, key=_by_kind):
+        if kind == _HEAD:
+            trials[trial] = _head(trial, place, state, start, end)
+        elif kind == _PARAM:
+            params.setdefault(trial, []).append((place, name, number, text))
+        else:
+            _fill(trials[trial], kind, place, name, number, text)
+    for trial, known in params.items():
+        _suggest(trials[trial], known)
+    return [trials[trial] for trial in sorted(trials)]
+
+
+def _by_kind(row: Sequence[Any]) -> int:
+    kind: int = row[0]
+    return kind
+
+
+def _statement(where: ColumnElement[bool], details: Collection[TrialState]) -> Any:
+    t = TrialModel.__table__.c
+    wanted = (
+        select(t.trial_id, t.number, t.state, t.datetime_start, t.datetime_complete)
+        .where(where)
+        .cte("wanted")
+    )
+    w = wanted.c
+    # The first branch gives every column its type.
+    heads = select(
+        literal(_HEAD, Integer), w.trial_id, w.number, literal(""), literal(0.0, Float), literal(""),
+        w.state, w.datetime_start, w.datetime_complete,
+    )  # fmt: skip
+    if not details:
+        return heads
+    p, u, s = TrialParamModel, TrialUserAttributeModel, TrialSystemAttributeModel
+    i, v = TrialIntermediateValueModel, TrialValueModel
+    branches: list[tuple[int, Any, Sequence[Any]]] = [
+        (_PARAM, p, (p.param_id, p.param_name, p.param_value, p.distribution_json)),
+        (_USER, u, (u.trial_user_attribute_id, u.key, null(), u.value_json)),
+        (_SYSTEM, s, (s.trial_system_attribute_id, s.key, null(), s.value_json)),
+        (_STEP, i, (i.step, null(), i.intermediate_value, _special(i.intermediate_value_type))),
+        (_VALUE, v, (v.objective, null(), v.value, _special(v.value_type))),
+    ]
+    return union_all(heads, *[_branch(wanted, details, *branch) for branch in branches])
+
+
+def _branch(
+    wanted: CTE, details: Collection[TrialState], kind: int, model: Any, columns: Sequence[Any]
+) -> Any:
+    return (
+        select(literal(kind, Integer), model.trial_id, *columns, null(), null(), null())
+        .join_from(wanted, model, wanted.c.trial_id == model.trial_id)
+        .where(wanted.c.state.in_(details))
+    )
+
+
+def _special(column: Any) -> ColumnElement[str]:
+    """Return what Optuna names beside a missing number: databases differ in what a double may hold."""
+    kinds = {kind.name: kind for kind in column.type.enum_class}
+    names = {"INF_POS": "inf", "INF_NEG": "-inf", "NAN": "nan"}
+    found = [
+        (column == kinds[name], literal(text)) for name, text in names.items() if name in kinds
+    ]
+    return case(*found, else_=literal(""))
+
+
+def _head(trial: int, number: int, state: TrialState, start: Any, end: Any) -> FrozenTrial:
+    return FrozenTrial(
+        number=number, trial_id=trial, state=state, value=None,
+        datetime_start=_local(start), datetime_complete=_local(end),
+        params={}, distributions={}, user_attrs={}, system_attrs={}, intermediate_values={},
+    )  # fmt: skip
+
+
+def _local(time: datetime | None) -> datetime | None:
+    return time and time.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
+
+
+def _fill(
+    trial: FrozenTrial, kind: int, place: int, name: str, number: float | None, text: str
+) -> None:
+    if kind == _USER:
+        trial.user_attrs[name] = json.loads(text)
+    elif kind == _SYSTEM:
+        trial.system_attrs[name] = json.loads(text)
+    elif kind == _STEP:
+        trial.intermediate_values[place] = _number(number, text)
+    else:
+        values = dict(enumerate(trial.values or ())) | {place: _number(number, text)}
+        trial.values = [values.get(i, 0.0) for i in range(max(values) + 1)]
+
+
+def _number(number: float | None, special: str) -> float:
+    return float(special) if special or number is None else number
+
+
+def _suggest(trial: FrozenTrial, known: Iterable[tuple[int, str, float, str]]) -> None:
+    for _, name, number, text in sorted(known):
+        distribution = _distribution(text)
+        trial.params[name] = distribution.to_external_repr(number)
+        trial.distributions[name] = distribution
+
+
+@lru_cache(maxsize=4096)
+def _distribution(text: str) -> BaseDistribution:
+    # Shared by all trials that have it: nothing changes a distribution.
+    return json_to_distribution(text)

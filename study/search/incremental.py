@@ -1,0 +1,352 @@
+"""Optuna's storage, asked for no more than what is new.
+
+What lies in the database stays plain Optuna: the same tables, the same rows. What changes is how often it
+is asked. A finished trial never changes, so it is read once and kept; a trial that this process created is
+written by nobody else, so it is kept too; whatever is written takes one statement, and the one that stores
+a report also says whether any trial finished meanwhile.
+"""
+
+import copy
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, cast
+
+from optuna.distributions import (
+    BaseDistribution,
+    check_distribution_compatibility,
+    distribution_to_json,
+    json_to_distribution,
+)
+from optuna.storages import RDBStorage, _CachedStorage
+from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialModel, TrialParamModel
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Connection, Engine, Table, func, select, update
+
+from study.search.history import FINISHED, History, by_number, read_trials
+from study.search.rows import (
+    OPEN,
+    PARAMS,
+    REPORTS,
+    SYSTEM_ATTRIBUTES,
+    TRIALS,
+    USER_ATTRIBUTES,
+    VALUES,
+    attribute_row,
+    create_trial,
+    now,
+    value_row,
+    write_rows,
+)
+
+__all__ = ["IncrementalStorage", "storage_of"]
+
+
+@dataclass
+class _Own:
+    """A running trial that this process created, and the study it belongs to."""
+
+    study_id: int
+    trial: FrozenTrial
+
+
+class IncrementalStorage(_CachedStorage):
+    """A relational storage of Optuna that reads news only.
+
+    Args:
+        backend: Optuna's storage, which still does whatever is rare.
+    """
+
+    def __init__(self, backend: RDBStorage) -> None:
+        super().__init__(backend)
+        self._histories: dict[int, History] = {}
+        self._known: dict[int, FrozenTrial] = {}
+        self._own: dict[int, _Own] = {}
+        self._distributions: dict[int, dict[str, BaseDistribution]] = {}
+        self._stamp: Mapping[str, Any] = {}
+        # Whether a trial finished since `_histories` was brought up to date; None: nobody knows.
+        self._news: bool | None = None
+        self._trusting = False
+
+    @property
+    def engine(self) -> Engine:
+        """The database."""
+        return self._backend.engine
+
+    @contextmanager
+    def one_report(self) -> Iterator[None]:
+        """Decide on a report by what was known when it was stored: no look at the database in between."""
+        self._trusting, self._news = True, None
+        try:
+            yield
+        finally:
+            self._trusting = False
+
+    @contextmanager
+    def stamped(self, attributes: Mapping[str, Any]) -> Iterator[None]:
+        """Give a trial that is created meanwhile these user attributes, or none of them and no trial."""
+        self._stamp = attributes
+        try:
+            yield
+        finally:
+            self._stamp = {}
+
+    # Reading
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """Return a trial: one of this process, a finished one, or what the database holds now."""
+        if (own := self._own.get(trial_id)) is not None:
+            return _copied(own.trial)
+        if (known := self._known.get(trial_id)) is not None:
+            return known
+        with self.engine.connect() as connection:
+            found = read_trials(connection, TrialModel.trial_id == trial_id, list(TrialState))
+        if not found:
+            raise KeyError(f"no trial has the id {trial_id}")
+        return found[0]
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        """Return the study's trials in the order of their numbers; reads what is new."""
+        wanted = [s for s in TrialState if states is None or s in states]
+        with self._lock:
+            trials = self._find(study_id, wanted)
+        if not trials:
+            self.get_study_name_from_id(study_id)  # raises when there is no such study
+        return copy.deepcopy(trials) if deepcopy else trials
+
+    def get_n_trials(
+        self, study_id: int, state: tuple[TrialState, ...] | TrialState | None = None
+    ) -> int:
+        """Count trials without reading them."""
+        states = (state,) if isinstance(state, TrialState) else state or tuple(TrialState)
+        query = select(func.count(TrialModel.trial_id)).where(
+            TrialModel.study_id == study_id, TrialModel.state.in_(states)
+        )
+        with self.engine.connect() as connection:
+            count: int = connection.execute(query).scalar_one()
+        if not count:
+            self.get_study_name_from_id(study_id)
+        return count
+
+    def _find(self, study_id: int, wanted: Sequence[TrialState]) -> list[FrozenTrial]:
+        if not any(state.is_finished() for state in wanted):
+            return self._look_at_open(study_id, wanted)
+        history = self._histories.setdefault(study_id, History())
+        finished_only = all(state.is_finished() for state in wanted)
+        fresh = (
+            []
+            if finished_only and self._trusting and self._news is False
+            else (self._read_news(study_id, history, wanted))
+        )
+        kept = [history.finished[state] for state in wanted if state.is_finished()]
+        rest = [trial for trial in fresh if trial.state in OPEN and trial.state in wanted]
+        if len(kept) == 1 and not rest:
+            return kept[0].copy()
+        return sorted(chain(*kept, rest), key=by_number)
+
+    def _read_news(
+        self, study_id: int, history: History, wanted: Sequence[TrialState]
+    ) -> list[FrozenTrial]:
+        details = list(dict.fromkeys((*FINISHED, *wanted)))
+        with self.engine.connect() as connection:
+            fresh = read_trials(connection, history.news(study_id), details)
+        history.learn(fresh)
+        self._known.update((t._trial_id, t) for t in fresh if t.state.is_finished())
+        self._news = False
+        return fresh
+
+    def _look_at_open(self, study_id: int, wanted: Sequence[TrialState]) -> list[FrozenTrial]:
+        """Return running or waiting trials without reading the history first."""
+        history = self._histories.get(study_id, History())
+        where = history.news(study_id) & TrialModel.state.in_(wanted)
+        with self.engine.connect() as connection:
+            return read_trials(connection, where, wanted)
+
+    # Writing
+
+    def delete_study(self, study_id: int) -> None:
+        """Delete a study, and forget it."""
+        self._histories.pop(study_id, None)
+        self._known.clear()  # SQLite gives their ids to others
+        self._own.clear()
+        super().delete_study(study_id)
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """Create a trial; one without a template belongs to this process."""
+        if template_trial is not None:
+            return self._backend.create_new_trial(study_id, template_trial)
+        with self.engine.begin() as connection:
+            trial = create_trial(connection, study_id)
+            self._write_stamp(connection, trial._trial_id)
+        trial.user_attrs.update(self._stamp)
+        self._own[trial._trial_id] = _Own(study_id, trial)
+        return trial._trial_id
+
+    def set_trial_param(
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+    ) -> None:
+        """Store a parameter."""
+        if (own := self._own.get(trial_id)) is None:
+            self._backend.set_trial_param(trial_id, param_name, param_value_internal, distribution)
+            return
+        self._check_distribution(own.study_id, param_name, distribution)
+        row = {
+            "param_name": param_name,
+            "param_value": param_value_internal,
+            "distribution_json": distribution_to_json(distribution),
+        }
+        self._write(PARAMS, trial_id, [row])
+        own.trial.params[param_name] = distribution.to_external_repr(param_value_internal)
+        own.trial.distributions[param_name] = distribution
+
+    def set_trial_intermediate_value(
+        self, trial_id: int, step: int, intermediate_value: float
+    ) -> None:
+        """Store a report, and learn whether a trial finished meanwhile."""
+        stored, kind = TrialIntermediateValueModel.intermediate_value_to_stored_repr(
+            intermediate_value
+        )
+        row = {"step": step, "intermediate_value": stored, "intermediate_value_type": kind}
+        own = self._own.get(trial_id)
+        news = self._write(REPORTS, trial_id, [row], own and self._finished_since(own.study_id))
+        self._news = None if news is True else bool(news)
+        if own is not None:
+            own.trial.intermediate_values[step] = intermediate_value
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Set one attribute of a trial."""
+        self.set_trial_user_attrs(trial_id, {key: value})
+
+    def set_trial_user_attrs(self, trial_id: int, attributes: Mapping[str, Any]) -> None:
+        """Set several attributes of a trial by one statement."""
+        rows = [attribute_row(key, value) for key, value in attributes.items()]
+        self._write(USER_ATTRIBUTES, trial_id, rows)
+        if (own := self._own.get(trial_id)) is not None:
+            own.trial.user_attrs.update(attributes)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Set one of Optuna's own attributes of a trial."""
+        self._write(SYSTEM_ATTRIBUTES, trial_id, [attribute_row(key, value)])
+        if (own := self._own.get(trial_id)) is not None:
+            own.trial.system_attrs[key] = value
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """Take a waiting trial, or end a running one."""
+        if state == TrialState.RUNNING:
+            return self._take(trial_id)
+        own = self._own.get(trial_id)
+        if own is None or not state.is_finished():
+            return self._backend.set_trial_state_values(trial_id, state, values)
+        with self.engine.begin() as connection:
+            rows = [value_row(objective, value) for objective, value in enumerate(values or ())]
+            if rows:
+                write_rows(connection, VALUES, trial_id, rows)
+            ended = connection.execute(
+                update(TRIALS)
+                .where(TRIALS.c.trial_id == trial_id, TRIALS.c.state.in_(OPEN))
+                .values(state=state, datetime_complete=now())
+            )
+        del self._own[trial_id]
+        if not ended.rowcount:
+            self._refuse(trial_id)
+        return True
+
+    def _take(self, trial_id: int) -> bool:
+        """Make a waiting trial one of this process, unless another was faster."""
+        with self.engine.begin() as connection:
+            taken = connection.execute(
+                update(TRIALS)
+                .where(TRIALS.c.trial_id == trial_id, TRIALS.c.state == TrialState.WAITING)
+                .values(state=TrialState.RUNNING, datetime_start=now())
+            )
+            if taken.rowcount:
+                self._adopt(connection, trial_id)
+        if not taken.rowcount:
+            self._refuse(trial_id)
+        return bool(taken.rowcount)
+
+    def _adopt(self, connection: Connection, trial_id: int) -> None:
+        self._write_stamp(connection, trial_id)
+        where = TRIALS.c.trial_id == trial_id
+        study_id = connection.execute(select(TRIALS.c.study_id).where(where)).scalar_one()
+        (trial,) = read_trials(connection, where, OPEN)
+        self._own[trial_id] = _Own(study_id, trial)
+
+    def _write_stamp(self, connection: Connection, trial_id: int) -> None:
+        rows = [attribute_row(key, value) for key, value in self._stamp.items()]
+        if rows:
+            write_rows(connection, USER_ATTRIBUTES, trial_id, rows)
+
+    def _write(
+        self, table: Table, trial_id: int, rows: Sequence[Mapping[str, Any]], returning: Any = None
+    ) -> Any:
+        with self.engine.begin() as connection:
+            done = write_rows(connection, table, trial_id, rows, returning)
+        if done is None:
+            self._refuse(trial_id)
+        return done
+
+    def _refuse(self, trial_id: int) -> None:
+        """Say why nothing was written, as Optuna does."""
+        self._own.pop(trial_id, None)
+        self.check_trial_is_updatable(trial_id, self.get_trial(trial_id).state)
+
+    def _finished_since(self, study_id: int) -> Any:
+        """Return how many trials finished that are not known yet, as a part of a statement."""
+        history = self._histories.get(study_id)
+        if history is None:
+            return None
+        finished = TrialModel.state.in_(FINISHED)
+        return select(func.count()).where(history.news(study_id), finished).scalar_subquery()
+
+    def _check_distribution(self, study_id: int, name: str, new: BaseDistribution) -> None:
+        known = self._distributions.setdefault(study_id, {})
+        if name not in known:
+            known[name] = self._first_distribution(study_id, name) or new
+        check_distribution_compatibility(known[name], new)
+
+    def _first_distribution(self, study_id: int, name: str) -> BaseDistribution | None:
+        query = (
+            select(TrialParamModel.distribution_json)
+            .join(TrialModel, TrialModel.trial_id == TrialParamModel.trial_id)
+            .where(TrialModel.study_id == study_id, TrialParamModel.param_name == name)
+            .limit(1)
+        )
+        with self.engine.connect() as connection:
+            text = connection.execute(query).scalar()
+        return None if text is None else json_to_distribution(text)
+
+
+def storage_of(study: Study) -> IncrementalStorage:
+    """Return the study's storage, also when plain Optuna opened it."""
+    storage = study._storage
+    if isinstance(storage, IncrementalStorage):
+        return storage
+    return IncrementalStorage(cast(_CachedStorage, storage)._backend)
+
+
+def _copied(trial: FrozenTrial) -> FrozenTrial:
+    """Return a trial that its reader may fill: Optuna's Trial does."""
+    twin = copy.copy(trial)
+    for name in (
+        "_params",
+        "_distributions",
+        "_user_attrs",
+        "_system_attrs",
+        "intermediate_values",
+    ):
+        setattr(twin, name, dict(getattr(trial, name)))
+    return twin

@@ -1,0 +1,145 @@
+"""Write what belongs to a running trial in few statements, most of which may be repeated."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from optuna.storages._rdb.models import (
+    StudyModel,
+    TrialIntermediateValueModel,
+    TrialModel,
+    TrialParamModel,
+    TrialSystemAttributeModel,
+    TrialUserAttributeModel,
+    TrialValueModel,
+)
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Table,
+    func,
+    insert,
+    literal,
+    select,
+    union_all,
+)
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+
+__all__ = [
+    "OPEN",
+    "PARAMS",
+    "REPORTS",
+    "SYSTEM_ATTRIBUTES",
+    "TRIALS",
+    "USER_ATTRIBUTES",
+    "VALUES",
+    "attribute_row",
+    "create_trial",
+    "now",
+    "value_row",
+    "write_rows",
+]
+
+TRIALS: Table = TrialModel.__table__
+PARAMS: Table = TrialParamModel.__table__
+REPORTS: Table = TrialIntermediateValueModel.__table__
+USER_ATTRIBUTES: Table = TrialUserAttributeModel.__table__
+SYSTEM_ATTRIBUTES: Table = TrialSystemAttributeModel.__table__
+VALUES: Table = TrialValueModel.__table__
+OPEN = (TrialState.RUNNING, TrialState.WAITING)
+
+
+def write_rows(
+    connection: Connection,
+    table: Table,
+    trial_id: int,
+    rows: Sequence[Mapping[str, Any]],
+    returning: ColumnElement[Any] | None = None,
+) -> Any:
+    """Insert rows of a trial, or replace them: the same rows once more change nothing.
+
+    Args:
+        connection: to the study's database.
+        table: one of Optuna's tables with a unique key of the trial's id and one column more.
+        trial_id: the trial they belong to.
+        rows: that column first, then all others; at least one row.
+        returning: what to bring home, where the database can.
+
+    Returns:
+        what was asked for, or True; None when the trial is finished or does not exist.
+    """
+    names = list(rows[0])
+    source = [_if_open(trial_id, [literal(row[n], table.c[n].type) for n in names]) for row in rows]
+    statement = _upsert(connection.dialect.name, table, names, source)
+    if returning is not None and connection.dialect.insert_returning:
+        return connection.execute(statement.returning(returning)).scalar()
+    done = connection.execute(statement, execution_options={"preserve_rowcount": True})
+    return True if done.rowcount else None
+
+
+def _if_open(trial_id: int, values: Any) -> Any:
+    columns: Any = [TRIALS.c.trial_id, *values]
+    return select(*columns).where(TRIALS.c.trial_id == trial_id, TRIALS.c.state.in_(OPEN))
+
+
+def _upsert(dialect: str, table: Table, names: Sequence[str], source: Any) -> Any:
+    rows: Any = union_all(*source) if len(source) > 1 else source[0]
+    replaced = names[1:]
+    if dialect == "mysql":
+        on_mysql: Any = mysql.insert(table)
+        on_mysql = on_mysql.from_select(["trial_id", *names], rows)
+        return on_mysql.on_duplicate_key_update({n: on_mysql.inserted[n] for n in replaced})
+    upsert: Any = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    statement: Any = upsert(table).from_select(["trial_id", *names], rows)
+    return statement.on_conflict_do_update(
+        index_elements=["trial_id", names[0]], set_={n: statement.excluded[n] for n in replaced}
+    )
+
+
+def create_trial(connection: Connection, study_id: int) -> FrozenTrial:
+    """Create a running trial; the lock on the study keeps numbers apart."""
+    lock = select(StudyModel.study_id).where(StudyModel.study_id == study_id).with_for_update()
+    if connection.execute(lock).scalar() is None:
+        raise KeyError(f"no study has the id {study_id}")
+    last = (
+        select(TRIALS.c.number)
+        .where(TRIALS.c.study_id == study_id)
+        .order_by(TRIALS.c.trial_id.desc())
+        .limit(1)
+        .subquery()  # MySQL reads the table it writes only inside a subquery
+    )
+    number = func.coalesce(select(last.c.number).scalar_subquery(), -1) + 1
+    started = now()
+    statement = insert(TRIALS).values(
+        study_id=study_id, number=number, state=TrialState.RUNNING, datetime_start=started
+    )
+    if connection.dialect.insert_returning:
+        done = connection.execute(statement.returning(TRIALS.c.trial_id, TRIALS.c.number)).one()
+    else:
+        made = connection.execute(statement).inserted_primary_key[0]
+        found = select(TRIALS.c.trial_id, TRIALS.c.number).where(TRIALS.c.trial_id == made)
+        done = connection.execute(found).one()
+    return FrozenTrial(
+        number=done.number, trial_id=done.trial_id, state=TrialState.RUNNING, value=None,
+        datetime_start=started.replace(tzinfo=UTC).astimezone().replace(tzinfo=None),
+        datetime_complete=None, params={}, distributions={}, user_attrs={}, system_attrs={},
+        intermediate_values={},
+    )  # fmt: skip
+
+
+def now() -> datetime:
+    """Return the time as Optuna keeps it: in UTC, and silent about it."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def attribute_row(key: str, value: Any) -> dict[str, Any]:
+    """Return an attribute as Optuna keeps it."""
+    return {"key": key, "value_json": json.dumps(value)}
+
+
+def value_row(objective: int, value: float) -> dict[str, Any]:
+    """Return one of a trial's values as Optuna keeps it: infinities by name."""
+    stored, kind = TrialValueModel.value_to_stored_repr(value)
+    return {"objective": objective, "value": stored, "value_type": kind}
