@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from sqlalchemy import BigInteger, Column, Double, Engine, MetaData, String, Table, insert, select
+from sqlalchemy import BigInteger, Column, Double, Engine, MetaData, String, Table, select
 
 from study.errors import UsageError
-from study.schema import ensure_tables
+from study.retry import run
+from study.schema import ensure_tables, insert_new
 
 __all__ = ["CURVES", "CurveWriter", "read_curves"]
 
@@ -69,8 +70,8 @@ class CurveWriter:
         """Write what is waiting."""
         self._written = time.monotonic()
         if self._rows:
-            with self._engine.begin() as connection:
-                connection.execute(insert(CURVES), list(self._rows.values()))
+            rows = list(self._rows.values())
+            run(self._engine, lambda c: c.execute(insert_new(self._engine, CURVES), rows))
             self._done.update(self._rows)
             self._rows.clear()
 

@@ -1,10 +1,13 @@
 """Make our own tables beside Optuna's, however many workers come first at the same moment."""
 
+from typing import Any
+
 from sqlalchemy import Engine, MetaData, Table, inspect, text
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateColumn
 
-__all__ = ["ensure_columns", "ensure_tables"]
+__all__ = ["ensure_columns", "ensure_tables", "insert_new"]
 
 
 def ensure_tables(engine: Engine, tables: MetaData) -> None:
@@ -41,3 +44,11 @@ def _add_columns(engine: Engine, table: Table) -> None:
             what = CreateColumn(column).compile(dialect=engine.dialect)
             with engine.begin() as connection:
                 connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {what}"))
+
+
+def insert_new(engine: Engine, table: Table) -> Any:
+    """Return an INSERT that leaves rows alone which are there already, so that it may be repeated."""
+    if engine.dialect.name == "mysql":
+        return mysql.insert(table).prefix_with("IGNORE")
+    insert: Any = sqlite.insert if engine.dialect.name == "sqlite" else postgresql.insert
+    return insert(table).on_conflict_do_nothing()

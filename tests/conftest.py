@@ -11,7 +11,7 @@ from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
 from study.search.storage import open_storage
-from tests.databases import PostgreSQL, Unavailable, postgresql
+from tests.databases import MariaDB, PostgreSQL, Unavailable, mariadb, postgresql
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("JIGSAW_DATA", ROOT.parent / "shared" / "data"))
@@ -36,6 +36,16 @@ def postgresql_server() -> Iterator[PostgreSQL]:
 
 
 @pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[MariaDB]:
+    """A MariaDB server that the suite starts and stops, or a skip that says why there is none."""
+    try:
+        with mariadb() as server:
+            yield server
+    except Unavailable as reason:
+        pytest.skip(f"no MariaDB: {reason}")
+
+
+@pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite file that holds Optuna's tables: making them costs more than most tests."""
     path = tmp_path_factory.mktemp("sqlite") / "template.db"
@@ -43,14 +53,14 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a database of each kind that nobody else uses and that holds no study."""
     if request.param == "sqlite":
         path = tmp_path / "study.db"
         copyfile(request.getfixturevalue("sqlite_template"), path)
         return f"sqlite:///{path}"
-    server: PostgreSQL = request.getfixturevalue("postgresql_server")
+    server: PostgreSQL | MariaDB = request.getfixturevalue(f"{request.param}_server")
     server.empty()
     return server.url
 
@@ -67,4 +77,5 @@ def _close_connections() -> Iterator[None]:
     yield
     event.remove(Pool, "connect", remember)
     for connection in opened:
-        connection.close()
+        if getattr(connection, "open", True):  # PyMySQL closes nothing twice
+            connection.close()

@@ -1,4 +1,4 @@
-"""A real PostgreSQL server of the suite's own: no port, no system account, gone afterwards."""
+"""Real servers of the suite's own: no port, no system account, gone afterwards."""
 
 import os
 import pwd
@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PostgreSQL", "Unavailable", "postgresql"]
+__all__ = ["MariaDB", "PostgreSQL", "Unavailable", "mariadb", "postgresql"]
 
 _DATABASE = "jigsaw"
 _VERSIONS = {"alembic_version", "version_info"}
@@ -28,6 +28,7 @@ class PostgreSQL:
 
     def __init__(self, folder: Path) -> None:
         self._folder = str(folder)
+        self.socket = folder / ".s.PGSQL.5432"
         self.url = f"postgresql://postgres@/{_DATABASE}?host={folder}"
 
     def empty(self) -> None:
@@ -123,3 +124,84 @@ def _ready(server: PostgreSQL, process: "subprocess.Popen[bytes]") -> PostgreSQL
         open_storage(server.url).engine.dispose()
         return server
     raise Unavailable("the server did not start within 10 s")
+
+
+class MariaDB:
+    """A running server with one database."""
+
+    def __init__(self, folder: Path) -> None:
+        self.socket = folder / "socket"
+        self.url = f"mysql://root@localhost/{_DATABASE}?unix_socket={self.socket}&charset=utf8mb4"
+
+    def empty(self) -> None:
+        """Leave Optuna's tables without rows and drop every other."""
+        names = {name for (name,) in self.execute("SHOW TABLES")} - _VERSIONS
+        ours = {name for name in names if name.startswith("jigsaw_")}
+        statements = [f"DROP TABLE {name}" for name in ours]
+        statements += [f"TRUNCATE {name}" for name in names - ours]
+        self.execute("SET lock_wait_timeout = 10", "SET foreign_key_checks = 0", *statements)
+
+    def execute(self, *statements: str, database: str | None = _DATABASE) -> list[Any]:
+        """Run statements as the administrator; return the rows of the last."""
+        import pymysql
+
+        with pymysql.connect(
+            unix_socket=str(self.socket), user="root", database=database, autocommit=True
+        ) as connection:
+            cursor = connection.cursor()
+            for statement in statements:
+                cursor.execute(statement)
+            return list(cursor.fetchall())
+
+
+@contextmanager
+def mariadb() -> Iterator[MariaDB]:
+    """Start a server on a Unix socket, and stop it.
+
+    Raises:
+        Unavailable: there is no server program, or no driver.
+    """
+    server, install = shutil.which("mariadbd"), shutil.which("mariadb-install-db")
+    if server is None or install is None:
+        raise Unavailable("mariadbd is not installed: apt-get install mariadb-server")
+    if find_spec("pymysql") is None:
+        raise Unavailable("PyMySQL is not installed: pip install 'jigsaw[mysql]'")
+    folder = Path(tempfile.mkdtemp(prefix="jigsaw-mariadb-"))
+    data = f"--datadir={folder / 'data'}"
+    try:
+        subprocess.run(
+            [install, "--no-defaults", data, "--auth-root-authentication-method=normal",
+             "--skip-test-db", "--user=root"],
+            capture_output=True, check=True,
+        )  # fmt: skip
+        with (folder / "log").open("w") as log:
+            process = subprocess.Popen(
+                [server, "--no-defaults", data, f"--socket={folder / 'socket'}", "--user=root",
+                 "--skip-networking", f"--pid-file={folder / 'pid'}",
+                 "--innodb-flush-log-at-trx-commit=0"],
+                stdout=log, stderr=log,
+            )  # fmt: skip
+        try:
+            yield _mariadb_ready(MariaDB(folder), process)
+        finally:
+            process.kill()  # at once: nothing here is kept
+            process.wait(20)
+    except subprocess.CalledProcessError as error:
+        raise Unavailable(f"mariadb-install-db failed: {error.stderr.decode().strip()}") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _mariadb_ready(server: MariaDB, process: "subprocess.Popen[bytes]") -> MariaDB:
+    from study.search.storage import open_storage
+
+    for _ in range(400):
+        if process.poll() is not None:
+            break
+        if not server.socket.exists():
+            time.sleep(0.05)
+            continue
+        server.execute(f"CREATE DATABASE {_DATABASE} CHARACTER SET utf8mb4", database=None)
+        open_storage(server.url).engine.dispose()
+        return server
+    raise Unavailable("the server did not start within 20 s")

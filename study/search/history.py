@@ -64,7 +64,7 @@ class History:
         """Return the condition on trials that may differ from what is known."""
         t = TrialModel
         # Written into the statement: a queue may be longer than the parameters a database takes.
-        waited = bindparam(None, sorted(self.unfinished), expanding=True, literal_execute=True)
+        waited: Any = bindparam(None, sorted(self.unfinished), expanding=True, literal_execute=True)
         news = or_(t.trial_id > self.seen, t.trial_id.in_(waited))
         return and_(t.study_id == study_id, news)
 

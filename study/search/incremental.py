@@ -7,11 +7,11 @@ a report also says whether any trial finished meanwhile.
 """
 
 import copy
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from optuna.distributions import (
     BaseDistribution,
@@ -21,10 +21,12 @@ from optuna.distributions import (
 )
 from optuna.storages import RDBStorage, _CachedStorage
 from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialModel, TrialParamModel
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, Engine, Table, func, select, update
+from sqlalchemy import Connection, Engine, Table, func, select
+from sqlalchemy.orm import Session
 
+from study.retry import PATIENCE, run
 from study.search.history import FINISHED, History, by_number, read_trials
 from study.search.rows import (
     OPEN,
@@ -35,13 +37,18 @@ from study.search.rows import (
     USER_ATTRIBUTES,
     VALUES,
     attribute_row,
+    change_state,
     create_trial,
     now,
+    state_of,
     value_row,
     write_rows,
 )
 
 __all__ = ["IncrementalStorage", "storage_of"]
+
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -57,14 +64,17 @@ class IncrementalStorage(_CachedStorage):
 
     Args:
         backend: Optuna's storage, which still does whatever is rare.
+        patience: seconds to go on asking a database that is away; >= 0.
     """
 
-    def __init__(self, backend: RDBStorage) -> None:
+    def __init__(self, backend: RDBStorage, patience: float = PATIENCE) -> None:
         super().__init__(backend)
+        self._patience = patience
         self._histories: dict[int, History] = {}
         self._known: dict[int, FrozenTrial] = {}
         self._own: dict[int, _Own] = {}
         self._distributions: dict[int, dict[str, BaseDistribution]] = {}
+        self._ids: dict[str, int] = {}
         self._stamp: Mapping[str, Any] = {}
         # Whether a trial finished since `_histories` was brought up to date; None: nobody knows.
         self._news: bool | None = None
@@ -86,7 +96,10 @@ class IncrementalStorage(_CachedStorage):
 
     @contextmanager
     def stamped(self, attributes: Mapping[str, Any]) -> Iterator[None]:
-        """Give a trial that is created meanwhile these user attributes, or none of them and no trial."""
+        """Give a trial that is created meanwhile these user attributes, or none of them and no trial.
+
+        The first names the trial: no other has it.
+        """
         self._stamp = attributes
         try:
             yield
@@ -101,11 +114,17 @@ class IncrementalStorage(_CachedStorage):
             return _copied(own.trial)
         if (known := self._known.get(trial_id)) is not None:
             return known
-        with self.engine.connect() as connection:
-            found = read_trials(connection, TrialModel.trial_id == trial_id, list(TrialState))
+        found = self._read(TrialModel.trial_id == trial_id, list(TrialState))
         if not found:
             raise KeyError(f"no trial has the id {trial_id}")
         return found[0]
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        """Return the id of a study; remembered while a trial of it runs here: nobody deletes it then."""
+        known = self._ids.get(study_name)
+        if known is None or all(own.study_id != known for own in self._own.values()):
+            known = self._ids[study_name] = self._backend.get_study_id_from_name(study_name)
+        return known
 
     def get_all_trials(
         self,
@@ -129,8 +148,7 @@ class IncrementalStorage(_CachedStorage):
         query = select(func.count(TrialModel.trial_id)).where(
             TrialModel.study_id == study_id, TrialModel.state.in_(states)
         )
-        with self.engine.connect() as connection:
-            count: int = connection.execute(query).scalar_one()
+        count: int = self._run(lambda connection: connection.execute(query).scalar_one())
         if not count:
             self.get_study_name_from_id(study_id)
         return count
@@ -155,8 +173,7 @@ class IncrementalStorage(_CachedStorage):
         self, study_id: int, history: History, wanted: Sequence[TrialState]
     ) -> list[FrozenTrial]:
         details = list(dict.fromkeys((*FINISHED, *wanted)))
-        with self.engine.connect() as connection:
-            fresh = read_trials(connection, history.news(study_id), details)
+        fresh = self._read(history.news(study_id), details)
         history.learn(fresh)
         self._known.update((t._trial_id, t) for t in fresh if t.state.is_finished())
         self._news = False
@@ -166,8 +183,23 @@ class IncrementalStorage(_CachedStorage):
         """Return running or waiting trials without reading the history first."""
         history = self._histories.get(study_id, History())
         where = history.news(study_id) & TrialModel.state.in_(wanted)
-        with self.engine.connect() as connection:
-            return read_trials(connection, where, wanted)
+        return self._read(where, wanted)
+
+    def get_best_trial(self, study_id: int) -> FrozenTrial:
+        """Return the best complete trial of a study with one objective."""
+        directions = self.get_study_directions(study_id)
+        if len(directions) > 1:
+            raise RuntimeError("there is no best trial of a study with several objectives")
+        largest = directions[0] == StudyDirection.MAXIMIZE
+        find = TrialModel.find_max_value_trial_id if largest else TrialModel.find_min_value_trial_id
+        best: int = self._run(lambda connection: find(study_id, 0, Session(connection)))
+        return self.get_trial(best)
+
+    def _read(self, where: Any, details: Sequence[TrialState]) -> list[FrozenTrial]:
+        return self._run(lambda connection: read_trials(connection, where, details))
+
+    def _run(self, work: Callable[[Connection], T]) -> T:
+        return run(self.engine, work, self._patience)
 
     # Writing
 
@@ -182,10 +214,18 @@ class IncrementalStorage(_CachedStorage):
         """Create a trial; one without a template belongs to this process."""
         if template_trial is not None:
             return self._backend.create_new_trial(study_id, template_trial)
-        with self.engine.begin() as connection:
+        tries: list[str] = []
+
+        def create(connection: Connection) -> FrozenTrial:
+            tries.append("create")
+            if len(tries) > 1 and (made := self._stamped(connection)) is not None:
+                return read_trials(connection, TRIALS.c.trial_id == made, OPEN)[0]
             trial = create_trial(connection, study_id)
             self._write_stamp(connection, trial._trial_id)
-        trial.user_attrs.update(self._stamp)
+            trial.user_attrs.update(self._stamp)
+            return trial
+
+        trial = self._run(create)
         self._own[trial._trial_id] = _Own(study_id, trial)
         return trial._trial_id
 
@@ -250,36 +290,51 @@ class IncrementalStorage(_CachedStorage):
         own = self._own.get(trial_id)
         if own is None or not state.is_finished():
             return self._backend.set_trial_state_values(trial_id, state, values)
-        with self.engine.begin() as connection:
-            rows = [value_row(objective, value) for objective, value in enumerate(values or ())]
+        rows = [value_row(objective, value) for objective, value in enumerate(values or ())]
+        tries: list[str] = []
+
+        def end(connection: Connection) -> bool:
+            tries.append("end")
             if rows:
                 write_rows(connection, VALUES, trial_id, rows)
-            ended = connection.execute(
-                update(TRIALS)
-                .where(TRIALS.c.trial_id == trial_id, TRIALS.c.state.in_(OPEN))
-                .values(state=state, datetime_complete=now())
-            )
+            done = change_state(connection, trial_id, OPEN, state=state, datetime_complete=now())
+            return done or (len(tries) > 1 and state_of(connection, trial_id) == state)
+
+        ended = self._run(end)
         del self._own[trial_id]
-        if not ended.rowcount:
+        if not ended:
             self._refuse(trial_id)
         return True
 
     def _take(self, trial_id: int) -> bool:
         """Make a waiting trial one of this process, unless another was faster."""
-        with self.engine.begin() as connection:
-            taken = connection.execute(
-                update(TRIALS)
-                .where(TRIALS.c.trial_id == trial_id, TRIALS.c.state == TrialState.WAITING)
-                .values(state=TrialState.RUNNING, datetime_start=now())
-            )
-            if taken.rowcount:
-                self._adopt(connection, trial_id)
-        if not taken.rowcount:
+        tries: list[str] = []
+
+        def take(connection: Connection) -> bool:
+            tries.append("take")
+            waiting, running = (TrialState.WAITING,), TrialState.RUNNING
+            if change_state(connection, trial_id, waiting, state=running, datetime_start=now()):
+                self._write_stamp(connection, trial_id)
+            elif len(tries) == 1 or self._stamped(connection) != trial_id:
+                return False
+            self._adopt(connection, trial_id)
+            return True
+
+        taken = self._run(take)
+        if not taken:
             self._refuse(trial_id)
-        return bool(taken.rowcount)
+        return taken
+
+    def _stamped(self, connection: Connection) -> int | None:
+        """Return the trial that has the stamp already: it was stored, and nobody heard."""
+        if not self._stamp:
+            return None
+        row = attribute_row(*next(iter(self._stamp.items())))
+        a = USER_ATTRIBUTES.c
+        query = select(a.trial_id).where(a.key == row["key"], a.value_json == row["value_json"])
+        return connection.execute(query.order_by(a.trial_id.desc()).limit(1)).scalar()
 
     def _adopt(self, connection: Connection, trial_id: int) -> None:
-        self._write_stamp(connection, trial_id)
         where = TRIALS.c.trial_id == trial_id
         study_id = connection.execute(select(TRIALS.c.study_id).where(where)).scalar_one()
         (trial,) = read_trials(connection, where, OPEN)
@@ -293,8 +348,7 @@ class IncrementalStorage(_CachedStorage):
     def _write(
         self, table: Table, trial_id: int, rows: Sequence[Mapping[str, Any]], returning: Any = None
     ) -> Any:
-        with self.engine.begin() as connection:
-            done = write_rows(connection, table, trial_id, rows, returning)
+        done = self._run(lambda c: write_rows(c, table, trial_id, rows, returning))
         if done is None:
             self._refuse(trial_id)
         return done
@@ -325,8 +379,7 @@ class IncrementalStorage(_CachedStorage):
             .where(TrialModel.study_id == study_id, TrialParamModel.param_name == name)
             .limit(1)
         )
-        with self.engine.connect() as connection:
-            text = connection.execute(query).scalar()
+        text = self._run(lambda connection: connection.execute(query).scalar())
         return None if text is None else json_to_distribution(text)
 
 

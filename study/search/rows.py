@@ -24,6 +24,7 @@ from sqlalchemy import (
     literal,
     select,
     union_all,
+    update,
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
@@ -36,8 +37,10 @@ __all__ = [
     "USER_ATTRIBUTES",
     "VALUES",
     "attribute_row",
+    "change_state",
     "create_trial",
     "now",
+    "state_of",
     "value_row",
     "write_rows",
 ]
@@ -112,13 +115,15 @@ def create_trial(connection: Connection, study_id: int) -> FrozenTrial:
     )
     number = func.coalesce(select(last.c.number).scalar_subquery(), -1) + 1
     started = now()
+    if connection.dialect.name == "mysql":
+        started = started.replace(microsecond=0)  # as Optuna's columns keep it there
     statement = insert(TRIALS).values(
         study_id=study_id, number=number, state=TrialState.RUNNING, datetime_start=started
     )
     if connection.dialect.insert_returning:
         done = connection.execute(statement.returning(TRIALS.c.trial_id, TRIALS.c.number)).one()
     else:
-        made = connection.execute(statement).inserted_primary_key[0]
+        (made,) = connection.execute(statement).inserted_primary_key or (None,)
         found = select(TRIALS.c.trial_id, TRIALS.c.number).where(TRIALS.c.trial_id == made)
         done = connection.execute(found).one()
     return FrozenTrial(
@@ -143,3 +148,16 @@ def value_row(objective: int, value: float) -> dict[str, Any]:
     """Return one of a trial's values as Optuna keeps it: infinities by name."""
     stored, kind = TrialValueModel.value_to_stored_repr(value)
     return {"objective": objective, "value": stored, "value_type": kind}
+
+
+def change_state(
+    connection: Connection, trial_id: int, states: Sequence[TrialState], **columns: Any
+) -> bool:
+    """Change columns of a trial that is in one of the states; return whether it was."""
+    trial = (TRIALS.c.trial_id == trial_id) & TRIALS.c.state.in_(states)
+    return bool(connection.execute(update(TRIALS).where(trial).values(**columns)).rowcount)
+
+
+def state_of(connection: Connection, trial_id: int) -> TrialState | None:
+    """Return a trial's state."""
+    return connection.execute(select(TRIALS.c.state).where(TRIALS.c.trial_id == trial_id)).scalar()

@@ -96,7 +96,7 @@ class Session:
         owner = {"host": socket.gethostname(), "pid": os.getpid()}
         uid = uuid.uuid4().hex
         # A trial begins with its owner, so that whatever happens, the next worker knows whose it was.
-        stamp = {"owner": owner, "uid": uid, "provenance": made, **extra}
+        stamp = {"uid": uid, "owner": owner, "provenance": made, **extra}
         with self.storage.stamped(stamp):
             trial = self._trial = self.study.ask()
         with self._failing("asking"):

@@ -1,5 +1,5 @@
 import sqlite3
-from importlib.util import find_spec
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,8 +49,8 @@ def test_what_cannot_be_opened_is_one_sentence_without_password(url: str, messag
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.skipif(find_spec("pymysql") is not None, reason="PyMySQL is installed")
-def test_a_missing_driver_says_what_to_install() -> None:
+def test_a_missing_driver_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pymysql", None)
     with pytest.raises(UsageError) as caught:
         open_storage(f"mysql://u:{MARK}@h/db")
     assert str(caught.value) == (
@@ -119,6 +119,7 @@ def test_servers_get_our_driver_and_connections_that_are_tested_first(
     database_url: str,
 ) -> None:
     engine = open_storage(database_url).engine
-    server = database_url.startswith("postgresql")
-    assert engine.driver == ("psycopg" if server else "pysqlite")
-    assert engine.pool._pre_ping is server
+    backend = database_url.partition(":")[0]
+    drivers = {"sqlite": "pysqlite", "postgresql": "psycopg", "mysql": "pymysql"}
+    assert engine.driver == drivers[backend]
+    assert engine.pool._pre_ping is (backend != "sqlite")
