@@ -57,7 +57,7 @@ class AttackSettings(BaseModel):
     data: str = "patches"
     train: tuple[str, ...] = Field(("resnet8", "vgg", "plain"), min_length=1)
     tune: tuple[str, ...] = Field(("mobilenet@1", "mobilenet@2"), min_length=1)
-    report: tuple[str, ...] = Field(("mobilenet",), min_length=1)
+    report: tuple[str, ...] = Field(("mobilenet", "resnet8@1"), min_length=1)
     epsilons: tuple[int, ...] = Field((4, 8, 12, 16), min_length=1)
     images: int = Field(4096, ge=1)
     tune_images: int = Field(200, ge=1)
