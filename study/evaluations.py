@@ -20,6 +20,7 @@ from sqlalchemy import (
     insert,
     select,
 )
+from sqlalchemy.dialects.mysql import DATETIME
 
 from study.schema import ensure_columns, ensure_tables
 
@@ -46,7 +47,8 @@ EVALUATIONS = Table(
     Column("images", Integer, nullable=False),
     # Databases return rows in any order, and one batch shares its time.
     Column("place", Integer, nullable=False),
-    Column("made", DateTime, nullable=False),
+    # MySQL keeps whole seconds unless told otherwise.
+    Column("made", DateTime().with_variant(DATETIME(fsp=6), "mysql", "mariadb"), nullable=False),
     # Later columns are nullable: rows of older versions have none of them.
     Column("gain", Double),
     Column("asr", Double),
