@@ -21,7 +21,7 @@ from benchmarks.scaling import Link, Traffic
 from benchmarks.step import BATCH, BLOCKS, SEED, WIDTH, images, ours, parameters
 
 QUICK = bool(os.environ.get("QUICK"))
-ROUNDS = 5 if QUICK else 25
+ROUNDS = 5 if QUICK else 15
 # 10 Gbit Ethernet over TCP: assumed, not measured here.
 ETHERNET = Link(alpha=30e-6, beta=1.25e9)
 RANKS = 128

@@ -46,7 +46,9 @@ class Claim:
         """Whether the goal is reached; None without one."""
         if self.goal is None:
             return None
-        return self.value <= self.goal if self.better == "smaller" else self.value >= self.goal
+        return bool(
+            self.value <= self.goal if self.better == "smaller" else self.value >= self.goal
+        )
 
 
 _COLUMNS = ("claim", "value", "unit", "goal", "met", "baseline", "baseline_value", "note")

@@ -97,7 +97,7 @@ def measure(provider: str, norm: str, rounds: int, batch: int) -> dict[str, Any]
         two += [_seconds(both)] * kept
         _meet(comm)
     return {
-        "one": statistics.median(one), "two": statistics.median(two),
+        "one": statistics.median(one or [math.nan]), "two": statistics.median(two),
         "sizes": list(sizes), "bare": _bare(comm),
     }  # fmt: skip
 
