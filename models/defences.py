@@ -35,7 +35,16 @@ from scipy.ndimage import median_filter
 from models.pixels import to_bytes, to_unit
 from study.errors import UsageError
 
-__all__ = ["DEFENCES", "Defence", "jpeg", "median", "reduce_bits", "resize", "split_defences"]
+__all__ = [
+    "DEFENCES",
+    "Defence",
+    "jpeg",
+    "median",
+    "reduce_bits",
+    "resize",
+    "shrink_and_place",
+    "split_defences",
+]
 
 Bytes = NDArray[np.uint8]
 
@@ -165,10 +174,17 @@ def _shrinking(image: Bytes, smallest: float) -> tuple[NDArray[Any], NDArray[Any
     rng = np.random.default_rng(crc32(image.tobytes()))
     share = rng.uniform(smallest, 1)
     height, width = image.shape[1:]
-    return _placed(height, share, rng), _placed(width, share, rng)
+    return shrink_and_place(height, share, rng), shrink_and_place(width, share, rng)
 
 
-def _placed(size: int, share: float, rng: np.random.Generator) -> NDArray[Any]:
+def shrink_and_place(size: int, share: float, rng: np.random.Generator) -> NDArray[Any]:
+    """Return the matrix (size, size) that shrinks an axis to its nearest pixels and places it at random.
+
+    Args:
+        size: pixels of the axis.
+        share: of the pixels that are kept, > 0..1; at least one is.
+        rng: where the place is drawn from; all other pixels become 0.
+    """
     kept = max(1, round(share * size))
     start = rng.integers(size - kept + 1)
     matrix = np.zeros((size, size))

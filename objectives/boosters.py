@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from models.defences import shrink_and_place
+
 __all__ = [
     "Boosters",
     "View",
@@ -93,7 +95,7 @@ def resize_and_pad(
     if rng.random() >= probability:
         return _unchanged
     scale = rng.uniform(smallest, 1.0)
-    rows, columns = (_shrink(pixels, scale, rng) for pixels in size)
+    rows, columns = (shrink_and_place(pixels, scale, rng) for pixels in size)
 
     def view(images: chainer.Variable) -> chainer.Variable:
         flat = F.reshape(images, (-1, *size))
@@ -184,15 +186,6 @@ def _gaussian(kernel: int) -> NDArray[np.floating]:
 
 def _unchanged(images: chainer.Variable) -> chainer.Variable:
     return images
-
-
-def _shrink(size: int, scale: float, rng: np.random.Generator) -> NDArray[np.floating]:
-    """Return the (size, size) matrix that shrinks an axis to round(scale * size) and pads it."""
-    kept = max(1, round(scale * size))
-    start = rng.integers(size - kept + 1)
-    matrix = np.zeros((size, size))
-    matrix[start + np.arange(kept), (np.arange(kept) * size) // kept] = 1
-    return matrix
 
 
 def _repeated(matrix: NDArray[np.floating], flat: chainer.Variable) -> Any:

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from study.errors import UsageError
+from study.urls import without_password
 
 __all__ = ["PATIENCE", "run", "transient"]
 
@@ -46,7 +47,7 @@ def run(engine: Engine, work: Callable[[Connection], T], patience: float = PATIE
                 raise
             if time.monotonic() + pause > deadline:
                 raise UsageError(
-                    f"storage {engine.url.render_as_string(hide_password=True)!r} did not answer for "
+                    f"storage {without_password(engine.url)!r} did not answer for "
                     f"{patience:g} s: {str(error.orig).strip().splitlines()[0]}"
                 ) from None
         time.sleep(pause)

@@ -12,7 +12,6 @@ from typing import Any
 from optuna.distributions import (
     CategoricalDistribution,
     distribution_to_json,
-    json_to_distribution,
 )
 from optuna.storages._rdb.models import TrialModel, TrialParamModel
 from optuna.study import Study
@@ -21,6 +20,7 @@ from sqlalchemy.engine import Connection
 
 from study.errors import UsageError
 from study.objective import Objective
+from study.search.cells import distribution
 from study.search.incremental import storage_of
 from study.space import walk
 
@@ -57,7 +57,7 @@ def _stored(connection: Connection, study: Study, name: str) -> list[Categorical
         .where(TrialParamModel.param_name == name, TrialParamModel.trial_id.in_(_trials(study)))
         .distinct()
     )
-    found = [json_to_distribution(text) for (text,) in rows]
+    found = [distribution(text) for (text,) in rows]
     return [d for d in found if isinstance(d, CategoricalDistribution)]
 
 

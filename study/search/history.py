@@ -8,11 +8,8 @@ import json
 from bisect import insort
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 
-from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.storages._rdb.models import (
     TrialIntermediateValueModel,
     TrialModel,
@@ -37,6 +34,8 @@ from sqlalchemy import (
     select,
     union_all,
 )
+
+from study.search.cells import SPECIAL, distribution, local_time
 
 __all__ = ["FINISHED", "History", "by_number", "read_trials"]
 
@@ -154,25 +153,19 @@ def _branch(
 
 
 def _special(column: Any) -> ColumnElement[str]:
-    """Return what Optuna names beside a missing number: databases differ in what a double may hold."""
-    kinds = {kind.name: kind for kind in column.type.enum_class}
-    names = {"INF_POS": "inf", "INF_NEG": "-inf", "NAN": "nan"}
-    found = [
-        (column == kinds[name], literal(text)) for name, text in names.items() if name in kinds
-    ]
-    return case(*found, else_=literal(""))
+    """Return what Optuna names beside a missing number, as a text `float` reads."""
+    kinds = [kind for kind in column.type.enum_class if kind.name in SPECIAL]
+    return case(
+        *[(column == kind, literal(str(SPECIAL[kind.name]))) for kind in kinds], else_=literal("")
+    )
 
 
 def _head(trial: int, number: int, state: TrialState, start: Any, end: Any) -> FrozenTrial:
     return FrozenTrial(
         number=number, trial_id=trial, state=state, value=None,
-        datetime_start=_local(start), datetime_complete=_local(end),
+        datetime_start=local_time(start), datetime_complete=local_time(end),
         params={}, distributions={}, user_attrs={}, system_attrs={}, intermediate_values={},
     )  # fmt: skip
-
-
-def _local(time: datetime | None) -> datetime | None:
-    return time and time.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
 
 
 def _fill(
@@ -195,12 +188,6 @@ def _number(number: float | None, special: str) -> float:
 
 def _suggest(trial: FrozenTrial, known: Iterable[tuple[int, str, float, str]]) -> None:
     for _, name, number, text in sorted(known):
-        distribution = _distribution(text)
-        trial.params[name] = distribution.to_external_repr(number)
-        trial.distributions[name] = distribution
-
-
-@lru_cache(maxsize=4096)
-def _distribution(text: str) -> BaseDistribution:
-    # Shared by all trials that have it: nothing changes a distribution.
-    return json_to_distribution(text)
+        drawn_from = distribution(text)
+        trial.params[name] = drawn_from.to_external_repr(number)
+        trial.distributions[name] = drawn_from

@@ -17,7 +17,6 @@ from optuna.distributions import (
     BaseDistribution,
     check_distribution_compatibility,
     distribution_to_json,
-    json_to_distribution,
 )
 from optuna.storages import RDBStorage, _CachedStorage
 from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialModel, TrialParamModel
@@ -27,9 +26,9 @@ from sqlalchemy import Connection, Engine, Table, func, select
 from sqlalchemy.orm import Session
 
 from study.retry import PATIENCE, run
+from study.search.cells import UNFINISHED, distribution, now
 from study.search.history import FINISHED, History, by_number, read_trials
 from study.search.rows import (
-    OPEN,
     PARAMS,
     REPORTS,
     SYSTEM_ATTRIBUTES,
@@ -39,7 +38,6 @@ from study.search.rows import (
     attribute_row,
     change_state,
     create_trial,
-    now,
     state_of,
     value_row,
     write_rows,
@@ -164,7 +162,7 @@ class IncrementalStorage(_CachedStorage):
             else (self._read_news(study_id, history, wanted))
         )
         kept = [history.finished[state] for state in wanted if state.is_finished()]
-        rest = [trial for trial in fresh if trial.state in OPEN and trial.state in wanted]
+        rest = [trial for trial in fresh if trial.state in UNFINISHED and trial.state in wanted]
         if len(kept) == 1 and not rest:
             return kept[0].copy()
         return sorted(chain(*kept, rest), key=by_number)
@@ -219,7 +217,7 @@ class IncrementalStorage(_CachedStorage):
         def create(connection: Connection) -> FrozenTrial:
             tries.append("create")
             if len(tries) > 1 and (made := self._stamped(connection)) is not None:
-                return read_trials(connection, TRIALS.c.trial_id == made, OPEN)[0]
+                return read_trials(connection, TRIALS.c.trial_id == made, UNFINISHED)[0]
             trial = create_trial(connection, study_id)
             self._write_stamp(connection, trial._trial_id)
             trial.user_attrs.update(self._stamp)
@@ -297,7 +295,9 @@ class IncrementalStorage(_CachedStorage):
             tries.append("end")
             if rows:
                 write_rows(connection, VALUES, trial_id, rows)
-            done = change_state(connection, trial_id, OPEN, state=state, datetime_complete=now())
+            done = change_state(
+                connection, trial_id, UNFINISHED, state=state, datetime_complete=now()
+            )
             return done or (len(tries) > 1 and state_of(connection, trial_id) == state)
 
         ended = self._run(end)
@@ -337,7 +337,7 @@ class IncrementalStorage(_CachedStorage):
     def _adopt(self, connection: Connection, trial_id: int) -> None:
         where = TRIALS.c.trial_id == trial_id
         study_id = connection.execute(select(TRIALS.c.study_id).where(where)).scalar_one()
-        (trial,) = read_trials(connection, where, OPEN)
+        (trial,) = read_trials(connection, where, UNFINISHED)
         self._own[trial_id] = _Own(study_id, trial)
 
     def _write_stamp(self, connection: Connection, trial_id: int) -> None:
@@ -380,7 +380,7 @@ class IncrementalStorage(_CachedStorage):
             .limit(1)
         )
         text = self._run(lambda connection: connection.execute(query).scalar())
-        return None if text is None else json_to_distribution(text)
+        return None if text is None else distribution(text)
 
 
 def storage_of(study: Study) -> IncrementalStorage:

@@ -1,7 +1,6 @@
 """The studies of a database in a few numbers each, read without loading any."""
 
 import json
-from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
@@ -17,7 +16,9 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from sqlalchemy import Connection, Engine, Select, func, select
 
-__all__ = ["local_time", "read_names", "read_studies", "read_study_attributes"]
+from study.search.cells import local_time
+
+__all__ = ["read_names", "read_studies", "read_study_attributes"]
 
 
 def read_studies(engine: Engine) -> pd.DataFrame:
@@ -69,16 +70,6 @@ def read_study_attributes(engine: Engine, study: int) -> dict[str, Any]:
             select(model.key, model.value_json).where(model.study_id == study)
         )
         return {key: json.loads(text) for key, text in rows}
-
-
-def local_time(moment: datetime | None) -> datetime | None:
-    """Return a moment of the database as this machine's time.
-
-    Optuna stores UTC and shows the time of this machine; so do we.
-    """
-    if moment is None:
-        return None
-    return moment.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
 
 
 def _directions(connection: Connection) -> dict[int, list[StudyDirection]]:

@@ -4,13 +4,12 @@ Finished trials never change, so a reader that keeps what it has may ask only fo
 """
 
 import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
 import pandas as pd
-from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.distributions import BaseDistribution
 from optuna.storages._rdb.models import (
     TrialIntermediateValueModel,
     TrialModel,
@@ -22,10 +21,9 @@ from optuna.storages._rdb.models import (
 from optuna.trial import TrialState
 from sqlalchemy import Connection, Engine, func, select
 
-from study.search.overview import local_time
+from study.search.cells import SPECIAL, UNFINISHED, distribution, local_time
 
 __all__ = [
-    "UNFINISHED",
     "count_trials",
     "read_artifacts",
     "read_attributes",
@@ -37,10 +35,8 @@ __all__ = [
     "trial_ids",
 ]
 
-UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 # Attributes that are one object: they have no place in a table cell.
 _OBJECTS = ("spec", "provenance", "tracebacks", "owner", "hosts")
-_SPECIAL = {"INF_POS": math.inf, "INF_NEG": -math.inf, "NAN": math.nan}
 _BATCH = 500
 _COLUMNS = ("trial_id", "number", "state", "value", "datetime_start", "seconds")
 
@@ -135,7 +131,7 @@ def read_intermediate(engine: Engine, ids: Sequence[int]) -> pd.DataFrame:
     query = (model.trial_id, model.step, model.intermediate_value, model.intermediate_value_type)
     with engine.connect() as connection:
         rows = [
-            (trial, step, _SPECIAL.get(kind.name, value))
+            (trial, step, SPECIAL.get(kind.name, value))
             for trial, step, value, kind in _rows(connection, 0, ids, *query)
         ]
     frame = pd.DataFrame(rows, columns=["trial_id", "step", "value"])
@@ -186,7 +182,7 @@ def read_distributions(engine: Engine, study: int) -> dict[str, BaseDistribution
     )
     query = select(model.param_name, model.distribution_json).where(model.param_id.in_(latest))
     with engine.connect() as connection:
-        return {name: _distribution(text) for name, text in connection.execute(query)}
+        return {name: distribution(text) for name, text in connection.execute(query)}
 
 
 def _rows(
@@ -223,7 +219,7 @@ def _values(
     model = TrialValueModel
     for trial, value, kind in _rows(connection, study, ids, model.trial_id, model.value,
                                     model.value_type, where=model.objective == 0):  # fmt: skip
-        yield trial, _SPECIAL.get(kind.name, value)
+        yield trial, SPECIAL.get(kind.name, value)
 
 
 def _parameters(
@@ -271,10 +267,5 @@ def _add(
 
 
 @lru_cache(maxsize=4096)
-def _distribution(text: str) -> BaseDistribution:
-    return json_to_distribution(text)
-
-
-@lru_cache(maxsize=4096)
 def _reader(text: str) -> Callable[[float], Any]:
-    return _distribution(text).to_external_repr
+    return distribution(text).to_external_repr

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from optuna.storages._rdb.models import (
@@ -28,8 +27,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
+from study.search.cells import UNFINISHED, local_time, now
+
 __all__ = [
-    "OPEN",
     "PARAMS",
     "REPORTS",
     "SYSTEM_ATTRIBUTES",
@@ -39,7 +39,6 @@ __all__ = [
     "attribute_row",
     "change_state",
     "create_trial",
-    "now",
     "state_of",
     "value_row",
     "write_rows",
@@ -51,7 +50,6 @@ REPORTS: Table = TrialIntermediateValueModel.__table__
 USER_ATTRIBUTES: Table = TrialUserAttributeModel.__table__
 SYSTEM_ATTRIBUTES: Table = TrialSystemAttributeModel.__table__
 VALUES: Table = TrialValueModel.__table__
-OPEN = (TrialState.RUNNING, TrialState.WAITING)
 
 
 def write_rows(
@@ -84,7 +82,7 @@ def write_rows(
 
 def _if_open(trial_id: int, values: Any) -> Any:
     columns: Any = [TRIALS.c.trial_id, *values]
-    return select(*columns).where(TRIALS.c.trial_id == trial_id, TRIALS.c.state.in_(OPEN))
+    return select(*columns).where(TRIALS.c.trial_id == trial_id, TRIALS.c.state.in_(UNFINISHED))
 
 
 def _upsert(dialect: str, table: Table, names: Sequence[str], source: Any) -> Any:
@@ -128,15 +126,10 @@ def create_trial(connection: Connection, study_id: int) -> FrozenTrial:
         done = connection.execute(found).one()
     return FrozenTrial(
         number=done.number, trial_id=done.trial_id, state=TrialState.RUNNING, value=None,
-        datetime_start=started.replace(tzinfo=UTC).astimezone().replace(tzinfo=None),
+        datetime_start=local_time(started),
         datetime_complete=None, params={}, distributions={}, user_attrs={}, system_attrs={},
         intermediate_values={},
     )  # fmt: skip
-
-
-def now() -> datetime:
-    """Return the time as Optuna keeps it: in UTC, and silent about it."""
-    return datetime.now(UTC).replace(tzinfo=None)
 
 
 def attribute_row(key: str, value: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from study.errors import UsageError
 from study.search.incremental import IncrementalStorage
+from study.urls import without_password
 
 __all__ = ["open_storage", "printable"]
 
@@ -21,14 +22,12 @@ _DRIVERS = {
     "mariadb": "mysql+pymysql",
 }
 _BUSY_SECONDS = 60
-# Drivers take these in the query of a URL too, where SQLAlchemy would show them.
-_SECRETS = ("password", "passwd", "passfile", "sslpassword")
 
 
 def printable(url: str) -> str:
     """Return the URL without its password: the only form that may be printed or stored."""
     try:
-        return _hidden(_parse(url))
+        return without_password(_parse(url))
     except UsageError:
         return "<unreadable URL>"
 
@@ -59,12 +58,13 @@ def open_storage(url: str, *, create: bool = False) -> IncrementalStorage:
     except ImportError as error:
         driver = getattr(error.__cause__ or error, "name", None) or "of this database"
         raise UsageError(
-            f"storage {_hidden(parsed)!r} needs the driver {driver!r}: pip install 'jigsaw[postgres]' or 'jigsaw[mysql]'"
+            f"storage {without_password(parsed)!r} needs the driver {driver!r}: "
+            "pip install 'jigsaw[postgres]' or 'jigsaw[mysql]'"
         ) from None
     except (SQLAlchemyError, RuntimeError) as error:
         # RuntimeError: the tables are of an Optuna too old or too new.
         raise UsageError(
-            f"storage {_hidden(parsed)!r} cannot be opened: {_first_line(error)}"
+            f"storage {without_password(parsed)!r} cannot be opened: {_first_line(error)}"
         ) from None
     return IncrementalStorage(storage)
 
@@ -84,11 +84,6 @@ def _parse(url: str) -> URL:
         )
     driver = _DRIVERS.get(parsed.drivername)
     return parsed.set(drivername=driver) if driver else parsed
-
-
-def _hidden(url: URL) -> str:
-    secrets = {name: "***" for name in url.query if name in _SECRETS}
-    return url.update_query_dict(secrets).render_as_string(hide_password=True)
 
 
 def _check_file(url: URL, create: bool) -> None:

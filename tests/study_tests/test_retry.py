@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from optuna.study import Study
 from optuna.trial import TrialState
+from sqlalchemy import create_engine
 
 from study.errors import UsageError
 from study.objective import Result
@@ -88,6 +89,13 @@ def test_a_server_that_stays_away_is_one_sentence(
     assert "\n" not in str(caught.value)
     back.join()
     session.abandon("the database was away")
+
+
+def test_what_stays_away_is_named_without_its_password() -> None:
+    engine = create_engine("postgresql+psycopg://u:pa55@127.0.0.1:1/db?sslpassword=pa55")
+    with pytest.raises(UsageError, match=r"^storage '.*127.0.0.1:1/db.*' did not answer") as caught:
+        run(engine, lambda connection: None, patience=0)
+    assert "pa55" not in str(caught.value)
 
 
 def away(session: Any, socket: Path, seconds: float) -> threading.Thread:
