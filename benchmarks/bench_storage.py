@@ -36,6 +36,14 @@ PRUNERS: Mapping[str, Callable[[], BasePruner]] = {
     "halving": optuna.pruners.SuccessiveHalvingPruner,
     "hyperband": optuna.pruners.HyperbandPruner,
 }
+# What is told, its place in the result of `run_trial`, its unit and its goal.
+MEASURED: tuple[tuple[str, str, str, float | None], ...] = (
+    ("mean statements per report and verdict", "report", "statements", 2),
+    ("most statements of a report and verdict", "most", "statements", 3),
+    ("statements per trial", "trial", "statements", 40),
+    ("report and verdict", "ms", "ms", None),
+    ("trial", "trial_ms", "ms", None),
+)
 
 
 def ours(url: str, name: str, pruner: BasePruner) -> Study:
@@ -187,45 +195,15 @@ def claims_of(engine: str, url: str) -> Iterator[Claim]:
         for name, pruner in PRUNERS.items():
             mine, theirs = measure(url, f"s{size}", pruner)
             times[name, size] = mine["ms"]
-            what = f"{engine}, {name}, {size} trials:"
-            yield Claim(
-                f"{what} mean statements per report and verdict",
-                mine["report"],
-                "statements",
-                2,
-                baseline=vanilla_name,
-                baseline_value=theirs["report"],
-            )
-            yield Claim(
-                f"{what} most statements of a report and verdict",
-                mine["most"],
-                "statements",
-                3,
-                baseline=vanilla_name,
-                baseline_value=theirs["most"],
-            )
-            yield Claim(
-                f"{what} statements per trial",
-                mine["trial"],
-                "statements",
-                40,
-                baseline=vanilla_name,
-                baseline_value=theirs["trial"],
-            )
-            yield Claim(
-                f"{what} report and verdict",
-                mine["ms"],
-                "ms",
-                baseline=vanilla_name,
-                baseline_value=theirs["ms"],
-            )
-            yield Claim(
-                f"{what} trial",
-                mine["trial_ms"],
-                "ms",
-                baseline=vanilla_name,
-                baseline_value=theirs["trial_ms"],
-            )
+            for what, key, unit, goal in MEASURED:
+                yield Claim(
+                    f"{engine}, {name}, {size} trials: {what}",
+                    mine[key],
+                    unit,
+                    goal,
+                    baseline=vanilla_name,
+                    baseline_value=theirs[key],
+                )
     for name in PRUNERS:
         ratio = times[name, SIZES[-1]] / times[name, SIZES[0]]
         yield Claim(

@@ -115,7 +115,7 @@ def compare_page(s: Selection, sample: pd.DataFrame) -> list[Content]:
     return [
         *_heading("Compare", s.sources),
         _compare_form(s, names, numbers),
-        *_group_section(s, whole),
+        *_group_section(s),
         section("Epsilon, progress and what matters", grid(charts, kind="two")),
         section(
             "Parameters", lazy_chart("parallel", query, "parameters of each trial"), grid(slices)
@@ -239,7 +239,7 @@ def _compare_form(s: Selection, names: Sequence[str], numbers: Sequence[str]) ->
     return form("/compare", controls, _kept(view))
 
 
-def _group_section(s: Selection, whole: bool) -> list[Content]:
+def _group_section(s: Selection) -> list[Content]:
     if not s.group:
         return []
     frame = group_table(s.trials, s.group, maximize=s.maximize)

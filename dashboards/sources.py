@@ -138,7 +138,7 @@ class Sources:
         self._known: dict[tuple[str, int], Source] = {}
 
     def studies(self) -> pd.DataFrame:
-        """Return `study.search.records.read_studies` of every database, with `key` and `database`.
+        """Return `study.search.overview.read_studies` of every database, with `key` and `database`.
 
         Raises:
             Away: a database does not answer.

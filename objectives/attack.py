@@ -14,7 +14,7 @@ from models import weights
 from models.classifiers import Classifier
 from models.generators import AttackNetwork, build
 from models.hints import Hint
-from objectives.boosters import views
+from objectives.boosters import one_view
 from objectives.data import DataSet, Split, load
 from objectives.ensemble import Originals, Target, combine, image_losses
 from objectives.evaluation import error_rates, network_attack
@@ -55,15 +55,15 @@ class AttackSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: str = "patches"
-    train: tuple[str, ...] = Field(("resnet8", "vgg", "plain"), min_length=1)
-    tune: tuple[str, ...] = Field(("mobilenet@1", "mobilenet@2"), min_length=1)
+    train: tuple[str, ...] = Field(("resnet8", "vgg", "vgg@1", "plain"), min_length=1)
+    tune: tuple[str, ...] = Field(("mobilenet@1", "plain@1"), min_length=1)
     report: tuple[str, ...] = Field(("mobilenet", "resnet8@1"), min_length=1)
     epsilons: tuple[int, ...] = Field((4, 8, 12, 16), min_length=1)
     images: int = Field(4096, ge=1)
     tune_images: int = Field(200, ge=1)
     reports: int = Field(4, ge=1)
     widest: int = Field(16, ge=8, le=128, multiple_of=8)
-    classifier_images: int = Field(16000, ge=1)
+    classifier_images: int = Field(32000, ge=1)
     seed: int = Field(0, ge=0)
     placement: Placement = "all"
 
@@ -275,7 +275,7 @@ def _loss(
     originals = Originals(split, batch.indexes, flipped)
     x = originals[batch.mine].images
     adversarial = network(x, epsilon[batch.mine], update=batch.seed[1])
-    shown = views(spec.augment, rng, x.shape[2:])
+    shown = [one_view(spec.augment, rng, x.shape[2:])]
     held = list(targets.values())[group.held(len(targets))]
 
     def losses(images: chainer.Variable, place: slice) -> chainer.Variable:

@@ -20,6 +20,7 @@ __all__ = [
     "View",
     "flip",
     "normalize_randomly",
+    "one_view",
     "resize_and_pad",
     "smooth_gradient",
     "views",
@@ -36,9 +37,9 @@ class Boosters(BaseModel):
         diversity: probability, 0..1, of showing a randomly shrunk and padded image (`resize_and_pad`, DI).
         smoothing: pixels of the kernel that smooths the images' gradient, odd, 1..31; 1 does not
             (`smooth_gradient`, TI).
-        copies: images x, x/2, x/4, .. that are shown and whose losses are averaged, 1..8; each costs a pass
-            through every classifier (SI; Lin et al. 2020, "Nesterov Accelerated Gradient and Scale
-            Invariance for Adversarial Attacks").
+        copies: images x, x/2, x/4, .. over which losses are averaged, 1..8: by a baseline in each iteration,
+            by training over its steps, of which each draws one (SI; Lin et al. 2020, "Nesterov Accelerated
+            Gradient and Scale Invariance for Adversarial Attacks").
         normalization: spread of a random change of the classifiers' normalisation, 0..1
             (`normalize_randomly`, RN).
     """
@@ -70,6 +71,15 @@ def views(boosters: Boosters, rng: np.random.Generator, size: tuple[int, int]) -
         `boosters.copies` functions from and to (N, C, H, W); a loss is the mean over all of them.
     """
     return [_view(boosters, rng, size, copy) for copy in range(boosters.copies)]
+
+
+def one_view(boosters: Boosters, rng: np.random.Generator, size: tuple[int, int]) -> View:
+    """Draw one of the views, each copy with the same chance; see `views` for the arguments.
+
+    What is trained over many steps need not pay for all copies in each: the gradient of one is, in
+    expectation, that of their mean.
+    """
+    return _view(boosters, rng, size, int(rng.integers(boosters.copies)))
 
 
 def flip(images: NDArray[Pixel], chosen: NDArray[np.bool_]) -> NDArray[Pixel]:

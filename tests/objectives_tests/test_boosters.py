@@ -15,6 +15,7 @@ from objectives.boosters import (
     Boosters,
     flip,
     normalize_randomly,
+    one_view,
     resize_and_pad,
     smooth_gradient,
     views,
@@ -135,6 +136,25 @@ def test_copies_are_halved_again_and_again() -> None:
     shown = views(Boosters(copies=4), np.random.default_rng(0), (8, 6))
     for copy, view in enumerate(shown):
         np.testing.assert_array_equal(view(chainer.Variable(IMAGES)).array, IMAGES / 2**copy)
+
+
+def test_one_view_is_each_copy_equally_often() -> None:
+    rng, image = np.random.default_rng(0), chainer.Variable(np.ones((1, 1, 8, 6)))
+    shown = [
+        one_view(Boosters(copies=4), rng, (8, 6))(image).array[0, 0, 0, 0] for _ in range(4000)
+    ]
+    for copy in range(4):
+        assert np.mean([value == 0.5**copy for value in shown]) == pytest.approx(0.25, abs=0.03)
+
+
+@pytest.mark.parametrize("name", BOOSTED)
+def test_one_view_is_that_of_the_seed_whatever_the_batch(name) -> None:
+    for seed in range(5):
+        whole, share = (
+            one_view(BOOSTED[name], np.random.default_rng(seed), (8, 6)) for _ in range(2)
+        )
+        found = whole(chainer.Variable(IMAGES)).array
+        np.testing.assert_array_equal(found[1:], share(chainer.Variable(IMAGES[1:])).array)
 
 
 @pytest.mark.parametrize("name", BOOSTED)
