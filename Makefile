@@ -13,7 +13,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 PIP     = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
           $(RUN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-slow check format check-gpu clean
+.PHONY: help demo test test-slow check format check-gpu train-attack clean
 help:            ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/:/' | column -t -s ':'
 
@@ -42,8 +42,12 @@ check-gpu: $(VENV)/.test  ## the tests that need a CUDA device
 
 bench-step: $(VENV)/.test  ## measure a training step beside PyTorch (QUICK=1: fewer rounds)
 bench-dashboards: $(VENV)/.test  ## measure the dashboards on 5,000 trials (QUICK=1: on 1,000)
+bench-attack: $(VENV)/.test  ## measure the released attack beside the baselines (QUICK=1: minutes)
 bench-%: $(VENV)/.test
 	$(RUN)/python -m benchmarks.bench_$(subst -,_,$*)
+
+train-attack: $(VENV)/.test  ## train what bench-attack evaluates: hours (PARTS=release, QUICK=1: minutes)
+	$(RUN)/python -m benchmarks.train_attack $(PARTS)
 
 clean:           ## remove environments, caches and runs
 	rm -rf .venv* build dist runs *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

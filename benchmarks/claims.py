@@ -12,9 +12,9 @@ from typing import Literal
 from study.provenance import code_state, machine
 from study.tables import show
 
-__all__ = ["Claim", "write"]
+__all__ = ["RESULTS", "Claim", "processor", "write"]
 
-_RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = Path(__file__).resolve().parent / "results"
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,13 @@ def write(what: str, claims: Sequence[Claim], made_by: Mapping[str, object]) -> 
 
     head = _head(what, made_by)
     rows = [_row(claim) for claim in claims]
-    _RESULTS.mkdir(exist_ok=True)
-    with (_RESULTS / f"{what}.csv").open("w", newline="") as file:
+    RESULTS.mkdir(exist_ok=True)
+    with (RESULTS / f"{what}.csv").open("w", newline="") as file:
         file.writelines(f"# {line}\n" for line in head)
         writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    (_RESULTS / f"{what}.md").write_text(_markdown(what, head, rows))
+    (RESULTS / f"{what}.md").write_text(_markdown(what, head, rows))
     show(pd.DataFrame(rows, columns=list(_COLUMNS)), "table", what)
 
 
@@ -95,7 +95,7 @@ def _head(what: str, made_by: Mapping[str, object]) -> list[str]:
     changed = " with changes" if code.get("diff") else ""
     facts = {
         "command": f"make bench-{what}",
-        "machine": f"{_processor()}, {here['cores']} cores, {here['system']}",
+        "machine": f"{processor()}, {here['cores']} cores, {here['system']}",
         "python": platform.python_version(),
         "commit": f"{code.get('commit', 'unknown')}{changed}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -104,7 +104,7 @@ def _head(what: str, made_by: Mapping[str, object]) -> list[str]:
     return [f"{name}: {value}" for name, value in facts.items()]
 
 
-def _processor() -> str:
+def processor() -> str:
     try:
         done = subprocess.run(["lscpu"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from models import classifiers, weights
 from models.generators import AttackNetwork, Epsilons, build, parse_arch
 from models.hints import Hint, is_carried
+from models.released import RELEASED, package_folder
 from study.errors import DataError, UsageError
 from study.objective import explain
 
@@ -128,13 +129,19 @@ def save_package(
 def load_package(folder: Path) -> tuple[AttackNetwork, Card]:
     """Load a package.
 
+    Args:
+        folder: where it lies, or the name of a released one (see `models.released`).
+
     Raises:
         DataError: a file is missing or damaged, or the weights are not the ones the card describes.
     """
+    folder = package_folder(folder)
     path = folder / "package.json"
     if not path.is_file():
+        released = f", or a released network: {', '.join(RELEASED)}" if RELEASED else ""
         raise DataError(
-            f"package {str(folder)!r} has no package.json; expected a folder made by `jigsaw package STUDY FOLDER`"
+            f"package {str(folder)!r} has no package.json; expected a folder made by `jigsaw package STUDY "
+            f"FOLDER`{released}"
         )
     card = _read_card(path)
     hint = _load_hint(folder, card.hint, card.channels) if card.hint else None

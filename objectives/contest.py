@@ -30,6 +30,7 @@ def attack(package: Path, input_dir: Path, output_dir: Path, max_epsilon: int) -
     """Attack every PNG of INPUT_DIR with PACKAGE; write OUTPUT_DIR, same names.
 
     \b
+    PACKAGE is a folder, or the name of a released network, such as cifar10 (`models.released`).
     MAX_EPSILON is the L-infinity budget in units of 1/255. A budget outside the network's own set is
     served by one of its set, scaled; the budget holds in any case.
     """

@@ -94,7 +94,7 @@ def error_table(answers: Answers) -> pd.DataFrame:
 
 
 def difference(
-    answers: Answers, first: Sequence[str], second: Sequence[str], epsilon: int, classifier: str
+    answers: Answers, first: Sequence[str], second: Sequence[str], epsilon: int, *classifiers: str
 ) -> tuple[float, float, float]:
     """Return by how much the error rate of one attack exceeds another's, with its 95 % interval.
 
@@ -103,7 +103,7 @@ def difference(
         first: the seeds of an attack, such as ["mi-fgsm"] or ["mine-1", "mine-2"].
         second: the seeds of the attack that is subtracted.
         epsilon: the budget of both, in 1/255 units.
-        classifier: whose errors are compared.
+        classifiers: whose errors are compared; of several, their mean on each image.
 
     Returns:
         the difference, -1..1, and the ends of its interval. The first attack is not inferior to the
@@ -113,7 +113,7 @@ def difference(
         UsageError: an attack was not scored so.
     """
     a, b = (
-        np.stack([answers.wrong(attack, epsilon, classifier) for attack in attacks])
+        np.stack([_share_wrong(answers, attack, epsilon, classifiers) for attack in attacks])
         for attacks in (first, second)
     )
     # Seeds of different attacks have nothing in common: each has draws of its own.
@@ -190,6 +190,16 @@ def _seeds(answers: Answers) -> Iterator[tuple[str, list[str], int, str]]:
             yield f"{name}-1..{len(group)}", [group[k] for k in sorted(group)], epsilon, classifier
 
 
+def _share_wrong(
+    answers: Answers, attack: str, epsilon: int, classifiers: Sequence[str]
+) -> NDArray[np.floating]:
+    """Return which share of the classifiers gets each image wrong, (N,)."""
+    share: NDArray[np.floating] = np.mean(
+        [answers.wrong(attack, epsilon, classifier) for classifier in classifiers], axis=0
+    )
+    return share
+
+
 def _interval(wrong: NDArray[np.bool_]) -> tuple[float, float]:
     """Return the interval of the mean of (seeds, images)."""
     images = wrong.shape[1]
@@ -201,10 +211,10 @@ def _interval(wrong: NDArray[np.bool_]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _resampled(wrong: NDArray[np.bool_], draw: int) -> NDArray[np.float64]:
+def _resampled(wrong: NDArray[Any], draw: int) -> NDArray[np.float64]:
     """Return the mean of (seeds, images) in each resample; equal draws resample seeds alike."""
     seeds, images = wrong.shape
-    by_seed = _draws(images, 0) @ wrong.T.astype(np.float32)  # counts: exact
+    by_seed = _draws(images, 0) @ wrong.T.astype(np.float32)  # counts of one classifier: exact
     counts = (by_seed * _draws(seeds, draw)).sum(axis=1, dtype=np.float64)
     means: NDArray[np.float64] = counts / (seeds * images)
     return means

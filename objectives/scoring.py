@@ -11,6 +11,7 @@ import pandas as pd
 
 from models.classifiers import Classifier
 from models.package import load_package
+from models.released import RELEASED, package_folder
 from objectives.attack import AttackSettings
 from objectives.baselines import BASELINES, baseline, is_baseline
 from objectives.commands import open_study
@@ -74,7 +75,7 @@ def evaluate(
 
     \b
     Each attack is one of
-      FOLDER        or NAME=FOLDER: an attack package
+      FOLDER        or NAME=FOLDER: an attack package, or the name of a released one, such as cifar10
       FOLDER        or NAME=FOLDER: adversarial PNG files that any tool made from those of `jigsaw images`
       fgsm, pgd     behind any of i-, mi-, di-, ti-, si-, rn-, with parameters if you like, such as
                     di-ti-mi-fgsm:steps=20,momentum=0.9: a baseline that takes gradients from the
@@ -219,15 +220,16 @@ def _entry(text: str, bench: _Bench, split: Split, nets: Mapping[str, Classifier
     if is_baseline(text):
         return _baseline(text, bench, nets)
     name, equals, rest = text.partition("=")
-    place = rest if equals else text
-    if not Path(place).is_dir():
+    place = package_folder(rest if equals else text)
+    if not place.is_dir():
+        allowed = ", ".join((*RELEASED, *BASELINES))
         raise UsageError(
-            f"attack {text!r} is neither a folder nor a baseline such as {', '.join(BASELINES)}"
+            f"attack {text!r} is neither a folder nor a released network or baseline such as {allowed}"
         )
-    name = name if equals else Path(place).name
-    if not (Path(place) / "package.json").is_file():
-        return _folder(name, Path(place), bench, split)
-    network, card = load_package(Path(place))
+    name = name if equals else place.name
+    if not (place / "package.json").is_file():
+        return _folder(name, place, bench, split)
+    network, card = load_package(place)
     seen = seen_by_network(card.record)
     return _Entry(name, network_attack(network), seen, bench.epsilons, weights=card.weights)
 

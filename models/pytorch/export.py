@@ -16,6 +16,7 @@ from models.generators.network import once
 from models.package import load_package
 from models.pytorch import attack_network
 from models.pytorch.tracing import SOURCE, trace
+from models.released import package_folder
 from study.errors import UsageError
 
 __all__ = ["convert", "export_torch", "load_torch"]
@@ -59,7 +60,7 @@ def export_torch(package: Path, folder: Path) -> Path:
         CARD.md        how it was made
 
     Args:
-        package: an attack package.
+        package: an attack package, or the name of a released one.
         folder: where; it must not exist, its parent is created.
 
     Raises:
@@ -77,7 +78,7 @@ def export_torch(package: Path, folder: Path) -> Path:
     fresh.mkdir(parents=True)
     torch.save(content, fresh / "network.pt")
     shutil.copyfile(attack_network.__file__, fresh / "hubconf.py")
-    shutil.copyfile(package / "CARD.md", fresh / "CARD.md")
+    shutil.copyfile(package_folder(package) / "CARD.md", fresh / "CARD.md")
     return fresh.rename(folder)
 
 

@@ -1,0 +1,58 @@
+"""The best iterative attack: chosen once among CANDIDATES at epsilon 8, on the tune classifiers and tune images.
+
+`make train-attack PARTS=baseline` chooses; `make bench-attack` reads what was chosen.
+"""
+
+import csv
+import os
+from pathlib import Path
+
+from benchmarks.attack_classifiers import conditions
+from benchmarks.claims import RESULTS
+from objectives.baselines import baseline
+from objectives.data import load
+from objectives.evaluation import error_rates
+from objectives.targets import load_targets
+from study.world import World
+
+__all__ = ["CANDIDATES", "CHOSEN", "MI_FGSM", "tune", "tuned"]
+
+QUICK = bool(os.environ.get("QUICK"))
+MI_FGSM = "mi-fgsm"
+CANDIDATES = (
+    MI_FGSM, "mi-fgsm:steps=20", "mi-fgsm:momentum=0.5",
+    "di-mi-fgsm", "di-mi-fgsm:steps=20", "di-mi-fgsm:steps=20,diversity=0.9",
+    "di-ti-mi-fgsm:smoothing=3,steps=20", "di-si-mi-fgsm:copies=3,steps=10",
+)  # fmt: skip
+CHOSEN = RESULTS / "attack_baseline.csv"
+EPSILON = 8
+IMAGES = 20 if QUICK else 100
+
+
+def tune(path: Path) -> None:
+    """Score every candidate and write the table to `path`, best first."""
+    given = conditions(quick=QUICK)
+    data = load(given.data)
+    nets = load_targets((*given.train, *given.tune), data, given.classifier_images, World())
+    images, judges = data.tune.evenly(IMAGES), [nets[text] for text in given.tune]
+    rows = []
+    for text in CANDIDATES:
+        attack = baseline(text, [nets[target] for target in given.train])
+        errors = error_rates(attack, judges, images.images, images.labels, [EPSILON], World())
+        rows.append((text, f"{errors.mean():.4f}", EPSILON, IMAGES))
+        print(*rows[-1], flush=True)
+    rows.sort(key=lambda row: row[1], reverse=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([_HEADER, *rows])
+
+
+_HEADER = ("attack", "tune_error", "epsilon", "images")
+
+
+def tuned() -> str | None:
+    """Return the candidate that was chosen; None where nothing was tuned."""
+    if not CHOSEN.is_file():
+        return None
+    with CHOSEN.open(newline="") as file:
+        return next(csv.DictReader(file))["attack"]

@@ -1,0 +1,273 @@
+"""`make train-attack`: train what `make bench-attack` evaluates; one part, or all of them one after another.
+
+    study         two studies of equal length: `attack` (TPE) and `attack-random`
+    release       the network of models/released/cifar10, by RECIPE
+    baseline      what the network is compared with: see `benchmarks.attack_baseline`
+    factorial     {several targets or one} x {13 budgets or one} x {hints or none}, 3 seeds each
+    specialists   networks of one budget, 4, 8 and 16, beside the network of 13, 3 seeds each
+    seeds         the winners of both studies and the default spec, 5 seeds each
+
+    make train-attack PARTS="release factorial"
+
+Networks that are compared train for equal processor time: the images that this makes are measured before
+the first seed of each, and written down. Everything lands in runs/attack (QUICK=1: minutes, in
+runs/attack-quick); what is there is not trained again, so that Ctrl-C costs one network at most. The raw
+numbers are gathered in results/attack_training.csv, beside the other results.
+"""
+
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmarks import attack_baseline
+from benchmarks.attack_classifiers import conditions
+from benchmarks.claims import RESULTS, processor
+from models.package import load_package, save_package
+from objectives.attack import AttackObjective, AttackSettings, train_attack
+from objectives.hints import load_hint
+from objectives.retraining import retrain
+from objectives.spec import AttackSpec
+from objectives.targets import CleanLogits, load_targets
+from study.errors import JigsawError, UsageError
+from study.world import World
+
+__all__ = ["FOLDER", "PARTS", "RECIPE", "packages"]
+
+QUICK = bool(os.environ.get("QUICK"))
+FOLDER = Path("runs/attack-quick" if QUICK else "runs/attack")
+# Images the released network sees, trials of each study, and what a trial and a compared network may cost.
+RELEASE, TRIALS, TRIAL, SECONDS = (128, 2, 64, 1) if QUICK else (60_000, 20, 8_192, 600)
+RECIPE: Mapping[str, Any] = {
+    "epsilon.mode": "scaled", "epsilon.sampling": "uniform",
+    "arch.name": "resnet", "arch.width": 16, "arch.downs": 2, "arch.blocks": 4, "arch.norm": "batch",
+    "loss.name": "margin", "loss.confidence": 15.0, "loss.smoothness": 1e-4,
+    "optimizer.name": "adam", "optimizer.lr": 4e-3, "optimizer.schedule": "cosine", "batch.size": 32,
+    "augment.flip": True, "augment.diversity": 0.5, "hint.kind": "multiscale",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Networks that differ in nothing but their seeds.
+
+    Attributes:
+        part: one of PARTS.
+        name: of the cell; its networks are called NAME-1, NAME-2, ..
+        spec: what is trained.
+        given: under which conditions.
+    """
+
+    part: str
+    name: str
+    spec: AttackSpec
+    given: AttackSettings
+
+    def place(self, seed: int) -> Path:
+        """Return the package folder of one seed, 1, 2, .."""
+        return FOLDER / self.part / f"{self.name}-{seed}"
+
+
+def main(parts: Sequence[str]) -> None:
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise UsageError(f"part {unknown[0]!r} is unknown; allowed: {', '.join(PARTS)}")
+    for part in parts or PARTS:
+        PARTS[part](part)
+        _gather()
+
+
+def packages(part: str) -> dict[str, Path]:
+    """Return the trained networks of a part by name; none where it was not run."""
+    return {
+        path.parent.name: path.parent for path in sorted((FOLDER / part).glob("*/package.json"))
+    }
+
+
+def _study(part: str) -> None:
+    settings = [f"--set={name}={_listed(value)}" for name, value in _given(images=TRIAL)]
+    for name, sampler in (("attack", "tpe:n_startup_trials=8"), ("attack-random", "random")):
+        _jigsaw("create", name, "--exist-ok", "--sampler", sampler, *settings)
+        _jigsaw("worker", name, "--total-trials", str(TRIALS))
+
+
+def _release(part: str) -> None:
+    given = conditions(quick=QUICK, images=RELEASE)
+    _train(Cell(part, "cifar10", _spec(given), given), 1)
+
+
+def _baseline(part: str) -> None:
+    attack_baseline.tune(FOLDER / "baseline.csv" if QUICK else attack_baseline.CHOSEN)
+
+
+def _factorial(part: str) -> None:
+    for targets, epsilons, hints in product((False, True), repeat=3):
+        given = conditions(quick=QUICK)
+        given = given if targets else given.model_copy(update={"train": given.train[:1]})
+        spec = _spec(given, None if epsilons else 8, **({} if hints else {"hint.kind": "none"}))
+        name = "-".join(
+            f"{what}{int(on)}"
+            for what, on in (("targets", targets), ("epsilons", epsilons), ("hints", hints))
+        )
+        _compare(Cell(part, name, spec, given), seeds=3)
+
+
+def _specialists(part: str) -> None:
+    given = conditions(quick=QUICK)
+    for single in (None, 4, 8, 16):
+        name = f"eps{single:02d}" if single else "all"
+        _compare(Cell(part, name, _spec(given, single), given), seeds=3)
+
+
+def _seeds(part: str) -> None:
+    from study.search.studies import find_trial, load_study
+
+    cells = {"default": AttackSpec()}
+    for name, study in (("winner", "attack"), ("random-winner", "attack-random")):
+        best = find_trial(load_study(_storage(), study), "best")
+        cells[name] = AttackSpec.model_validate_json(best.user_attrs["spec"])
+    for name, spec in cells.items():
+        _compare(Cell(part, name, spec, conditions(quick=QUICK)), seeds=2 if QUICK else 5)
+
+
+PARTS = {
+    "study": _study,
+    "release": _release,
+    "baseline": _baseline,
+    "factorial": _factorial,
+    "specialists": _specialists,
+    "seeds": _seeds,
+}
+
+
+def _spec(given: AttackSettings, single: int | None = None, **changes: Any) -> AttackSpec:
+    """Return the recipe, with the changes; `single` is the one budget it trains for, if it is one."""
+    parameters = {**RECIPE, **changes}
+    if single:
+        parameters |= {"epsilon.mode": "single", "epsilon.single": single}
+    if parameters["hint.kind"] != "none":
+        parameters["hint.classifier"] = given.train[0]
+    return AttackSpec.from_parameters(parameters)
+
+
+def _compare(cell: Cell, seeds: int) -> None:
+    """Train the seeds of a cell on as many images as its time allows."""
+    missing = [seed for seed in range(1, seeds + 1) if not cell.place(seed).exists()]
+    if not missing:
+        return
+    done = [load_package(cell.place(s))[1] for s in range(1, seeds + 1) if s not in missing]
+    images = done[0].record["conditions"]["images"] if done else _affordable(cell)
+    given = cell.given.model_copy(update={"images": images})
+    for seed in missing:
+        _train(Cell(cell.part, cell.name, cell.spec, given), seed)
+
+
+def _affordable(cell: Cell) -> int:
+    """Return how many images the cell's networks can see in SECONDS, in whole batches."""
+    updates = _updates(cell)
+    spent = [_processor_seconds(updates) for _ in range(3 if QUICK else 12)]
+    batch = cell.spec.batch.size
+    return batch * max(1, int(SECONDS / statistics.median(spent[1:])))
+
+
+def _updates(cell: Cell) -> Iterator[Any]:
+    objective = AttackObjective(**cell.given.model_dump())
+    data, texts = objective.data, cell.given.train
+    nets = load_targets(texts, data, cell.given.classifier_images, World())
+    targets = {text: (nets[text], CleanLogits(nets[text], data.train.images)) for text in texts}
+    hint = load_hint(cell.spec.hint, texts, nets.__getitem__)
+    updates: Iterator[Any] = train_attack(
+        cell.spec, data.train, targets, images=10**6, seed=0, world=World(), hint=hint
+    )
+    return updates
+
+
+def _processor_seconds(updates: Iterator[Any]) -> float:
+    started = time.process_time()
+    next(updates)
+    return time.process_time() - started
+
+
+def _train(cell: Cell, seed: int) -> None:
+    place = cell.place(seed)
+    if place.exists():
+        return
+    print(f"{place}: training on {cell.given.images:,} images", file=sys.stderr, flush=True)
+    started, spent = time.monotonic(), time.process_time()
+    objective = AttackObjective(**cell.given.model_dump())
+    again = retrain(objective, cell.spec, seed, World(), {"part": cell.part})
+    record = {
+        **again.record,
+        # Names of hosts are nobody's business.
+        "machine": {"processor": processor(), "cores": os.cpu_count()},
+        "classifiers": objective.identity["classifiers"],
+        "command": f"{'QUICK=1 ' if QUICK else ''}make train-attack PARTS={cell.part}",
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "seconds": round(time.monotonic() - started),
+        "processor seconds": round(time.process_time() - spent),
+        "tune errors": dict(zip(cell.given.epsilons, map(float, again.errors), strict=True)),
+    }
+    save_package(place, again.network, record)
+
+
+def _gather() -> None:
+    """Write one row per trained network of every part."""
+    rows = [
+        _row(part, name, load_package(path)[1].record)
+        for part in PARTS for name, path in packages(part).items()
+    ]  # fmt: skip
+    if rows:
+        table = pd.DataFrame(rows)
+        path = FOLDER / "training.csv" if QUICK else RESULTS / "attack_training.csv"
+        table.to_csv(path, index=False)
+        print(table.to_string(index=False))
+
+
+def _row(part: str, name: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    tune = record["tune errors"]
+    return {
+        "part": part, "network": name, "seed": record["seed"],
+        "images": record["conditions"]["images"],
+        "tune_error": statistics.fmean(tune.values()),
+        **{f"tune_error.eps{int(epsilon):02d}": error for epsilon, error in tune.items()},
+        "seconds": record["seconds"], "processor_seconds": record["processor seconds"],
+        "command": record["command"], "date": record["date"],
+        "commit": record["code"].get("commit", ""), "machine": record["machine"]["processor"],
+    }  # fmt: skip
+
+
+def _given(**changes: Any) -> list[tuple[str, Any]]:
+    return list(conditions(quick=QUICK, **changes).model_dump(exclude_defaults=True).items())
+
+
+def _listed(value: Any) -> str:
+    return ",".join(value) if isinstance(value, list | tuple) else str(value)
+
+
+def _storage() -> str:
+    return f"sqlite:///{FOLDER / 'study.db'}"
+
+
+def _jigsaw(*arguments: str) -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    print(f"$ jigsaw {shlex.join(arguments)}", file=sys.stderr, flush=True)
+    environment = {**os.environ, "OPTUNA_STORAGE": _storage()}
+    command = [sys.executable, "-m", "study", *arguments]
+    if subprocess.run(command, env=environment, check=False).returncode:
+        raise JigsawError(
+            f"stopped: jigsaw {shlex.join(arguments)} failed; go on with the same command"
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
