@@ -13,7 +13,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 PIP     = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
           $(RUN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-slow check format check-gpu train-attack clean
+.PHONY: help demo test test-slow check format check-gpu train-attack release-attack clean
 help:            ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/:/' | column -t -s ':'
 
@@ -48,6 +48,8 @@ bench-%: $(VENV)/.test
 
 train-attack: $(VENV)/.test  ## train what bench-attack evaluates: hours (PARTS=release, QUICK=1: minutes)
 	$(RUN)/python -m benchmarks.train_attack $(PARTS)
+release-attack: $(VENV)/.test  ## put the trained network, and what was measured of it, into models/released
+	$(RUN)/python -m benchmarks.release_attack
 
 clean:           ## remove environments, caches and runs
 	rm -rf .venv* build dist runs *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

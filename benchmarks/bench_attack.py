@@ -17,7 +17,8 @@ import pandas as pd
 from benchmarks.attack_baseline import MI_FGSM, tuned
 from benchmarks.attack_classifiers import conditions
 from benchmarks.claims import RESULTS, Claim, write
-from benchmarks.train_attack import PARTS, packages
+from benchmarks.train_attack import COMPARED, absent, packages
+from models import weights
 from models.classifiers import Classifier
 from models.package import load_package
 from models.released import RELEASED
@@ -31,7 +32,7 @@ from objectives.protocol import relation, seen_by_baseline
 from objectives.targets import check_distinct, load_targets
 from study.world import World
 
-__all__ = ["Bench", "main"]
+__all__ = ["NAME", "OURS", "Bench", "main"]
 
 QUICK = bool(os.environ.get("QUICK"))
 IMAGES, CHECKED, ROUNDS = (40, 50, 2) if QUICK else (500, 1000, 7)
@@ -94,7 +95,8 @@ def main() -> None:
         attacks, {name: EPSILONS if name in whole else (8,) for name in attacks}
     )
     table = error_table(answers).assign(relation=lambda t: t["classifier"].map(bench.relations()))
-    _keep(table)
+    digest = weights.digest(network) if network is not None else ""
+    _keep(table.assign(weights=table["attack"].map({OURS: digest})))
     claims = _rows(table)
     if network is not None:
         claims = [
@@ -221,7 +223,7 @@ def _in_turn(attacks: Mapping[str, Attack], images: np.ndarray) -> dict[str, lis
 def _compared(bench: Bench) -> list[Claim]:
     """Mean error of every network that was trained to be compared, its seeds taken together."""
     claims = []
-    for part in ("factorial", "specialists", "seeds"):
+    for part in COMPARED:
         found = {
             name: network_attack(load_package(path)[0]) for name, path in packages(part).items()
         }
@@ -247,7 +249,6 @@ def _cell(part: str, name: str, rows: pd.DataFrame) -> Claim:
 
 
 def _made_by(best: str | None) -> dict[str, object]:
-    absent = [part for part in PARTS if part not in ("study", "release") and not packages(part)]
     given = conditions(quick=QUICK)
     return {
         "released network": OURS if OURS in RELEASED else "none",
@@ -256,8 +257,8 @@ def _made_by(best: str | None) -> dict[str, object]:
             f"{name} classifiers": ", ".join(map(_short, getattr(given, name)))
             for name in ("train", "tune", "report")
         },
-        "tuned baseline": best or "not run: make train-attack PARTS=baseline",
-        "not trained, so not here": ", ".join(absent) or "nothing",
+        "tuned baseline": best or "none",
+        "not run, so not here": ", ".join(absent()) or "nothing",
     }
 
 

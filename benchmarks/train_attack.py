@@ -42,7 +42,7 @@ from objectives.targets import CleanLogits, load_targets
 from study.errors import JigsawError, UsageError
 from study.world import World
 
-__all__ = ["FOLDER", "PARTS", "RECIPE", "packages"]
+__all__ = ["COMPARED", "FOLDER", "PARTS", "RECIPE", "absent", "packages"]
 
 QUICK = bool(os.environ.get("QUICK"))
 FOLDER = Path("runs/attack-quick" if QUICK else "runs/attack")
@@ -92,6 +92,15 @@ def packages(part: str) -> dict[str, Path]:
     return {
         path.parent.name: path.parent for path in sorted((FOLDER / part).glob("*/package.json"))
     }
+
+
+def absent() -> list[str]:
+    """Return the parts that were not run here."""
+    done = {
+        "study": (FOLDER / "study.db").is_file(),
+        "baseline": attack_baseline.tuned() is not None,
+    }
+    return [part for part in PARTS if not done.get(part, bool(packages(part)))]
 
 
 def _study(part: str) -> None:
@@ -148,6 +157,7 @@ PARTS = {
     "specialists": _specialists,
     "seeds": _seeds,
 }
+COMPARED = ("factorial", "specialists", "seeds")
 
 
 def _spec(given: AttackSettings, single: int | None = None, **changes: Any) -> AttackSpec:

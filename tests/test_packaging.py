@@ -59,6 +59,12 @@ def test_the_wheel_holds_our_packages_and_nothing_else(wheel: Path) -> None:
     }  # fmt: skip
 
 
+def test_the_wheel_holds_the_released_networks(wheel: Path) -> None:
+    listed = {str(p.relative_to(ROOT)) for p in (ROOT / "models" / "released").rglob("*.*")}
+    kept = {name for name in listed if "__pycache__" not in name}
+    assert kept <= set(zipfile.ZipFile(wheel).namelist())
+
+
 def test_a_study_runs_from_the_wheel_on_two_ranks(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text((ROOT / "examples" / "tune_linear.py").read_text())
     call(

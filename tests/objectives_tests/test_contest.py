@@ -14,6 +14,7 @@ from models.classifiers import build as build_classifier
 from models.generators import Epsilons, build, parse_arch
 from models.hints import Hint
 from models.package import save_package
+from models.released import RELEASED
 from objectives.baselines import noop, random_sign
 from objectives.contest import attack, attack_folder, find_images
 from objectives.evaluation import network_attack
@@ -197,3 +198,14 @@ def test_a_folder_without_images_is_named(tmp_path: Path, make, said) -> None:
     with pytest.raises(DataError, match=said):
         list(attack_folder(noop, tmp_path / "in", tmp_path / "out", 4, channels=3))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_a_released_network_is_named_in_place_of_a_folder(name: str, tmp_path: Path) -> None:
+    clean = tmp_path / "clean"
+    clean.mkdir()
+    write(clean / "a.png", (32, 32))
+    given = [name, str(clean), str(tmp_path / "out"), "8"]
+    assert CliRunner().invoke(attack, given).exit_code == 0
+    change = np.abs(pixels(tmp_path / "out" / "a.png") - pixels(clean / "a.png"))
+    assert 0 < change.max() <= 8

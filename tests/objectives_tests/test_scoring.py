@@ -199,7 +199,7 @@ class TestFolders:
     [
         (["noop"], "say what to score on: --study NAME, or --data DATA --classifiers A,B,.."),
         (["noop", "--data", "digits"], "say what to score on: --study NAME, or --data DATA"),
-        (["nobody", *FREE], "attack 'nobody' is neither a folder nor a baseline such as noop, random, fgsm"),
+        (["nobody", *FREE], "attack 'nobody' is neither a folder nor a released network or baseline such as "),
         (["fgsm", *FREE], "attack 'fgsm' takes gradients from classifiers; name them with --train A,B"),
         (["noop", "noop", *FREE], "two attacks are called 'noop'; write another name, NAME=FOLDER, for one"),
         (["noop", *FREE, "--epsilons", "4,x"], "--epsilons is '4,x'; allowed: integers 0..255"),

@@ -1,0 +1,63 @@
+"""`make release-attack`: put the trained release into models/released, with what `make bench-attack` measured of it.
+
+Run it after `make train-attack PARTS=release`, so that the benchmark finds the network, and again after
+`make bench-attack`, so that its card says how good it is.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.attack_baseline import MI_FGSM
+from benchmarks.bench_attack import NAME, OURS
+from benchmarks.claims import RESULTS
+from benchmarks.train_attack import packages
+from models import released
+from models.package import load_package, save_package
+from study.errors import UsageError
+
+__all__ = ["main", "verdict"]
+
+
+def main() -> None:
+    found = packages("release")
+    if not found:
+        raise UsageError("nothing to release; run: make train-attack PARTS=release")
+    network, card = load_package(found[f"{OURS}-1"])
+    rows = _measured(RESULTS / f"{NAME}_errors.csv", card.weights)
+    said = {"measured": verdict(rows)} if rows else {}
+    folder = Path(released.__file__).parent / OURS
+    save_package(folder, network, {**said, **card.record}, rows)
+    print(folder)
+
+
+def verdict(rows: Sequence[dict[str, Any]]) -> str:
+    """Say at which budgets the network beats MI-FGSM, in mean error over the report classifiers."""
+    errors = pd.DataFrame(rows).groupby(["attack", "epsilon"])["error"].mean()
+    ours, theirs = 100 * errors[OURS], 100 * errors[MI_FGSM]
+    each = (
+        f"{ours[epsilon]:.1f} % at epsilon {epsilon} ({theirs[epsilon]:.1f} %, "
+        f"{'above' if ours[epsilon] > theirs[epsilon] else 'not above'})"
+        for epsilon in ours.index
+    )
+    return (
+        f"mean error over the report classifiers, beside {MI_FGSM} of 10 steps: {', '.join(each)}"
+    )
+
+
+def _measured(path: Path, digest: str) -> list[dict[str, Any]]:
+    """Return the benchmark's rows where they are of this very network."""
+    if not path.is_file():
+        return []
+    table = pd.read_csv(path, dtype={"weights": str})
+    if digest not in set(table["weights"]):
+        return []
+    kept = table[table["attack"].isin([OURS, MI_FGSM, "noop", "random"])].drop(columns="weights")
+    kept = kept.astype(object).where(kept.notna(), None)
+    return [{str(key): value for key, value in row.items()} for row in kept.to_dict("records")]
+
+
+if __name__ == "__main__":
+    main()

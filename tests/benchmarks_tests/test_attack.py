@@ -1,0 +1,233 @@
+"""The attack benchmark on digits: parts train once and go on, what is written is what was measured."""
+
+import json
+from pathlib import Path
+
+import models  # noqa: F401  makes Chainer importable
+
+# isort: split
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks import (
+    attack_baseline,
+    attack_classifiers,
+    bench_attack,
+    release_attack,
+    train_attack,
+)
+from models import released
+from models.package import load_package
+from objectives.attack import AttackSettings
+from objectives.targets import check_disjoint
+from study.errors import UsageError
+
+SETTINGS = {
+    "data": "digits", "train": ("plain-w2", "plain-w3"), "tune": ("plain-w2@1",),
+    "report": ("plain-w2@2", "vgg-w2"), "classifier_images": 64, "tune_images": 10,
+}  # fmt: skip
+RECIPE = {"arch.name": "resnet", "arch.width": 4, "arch.downs": 1, "arch.blocks": 0, "batch.size": 8,
+          "hint.kind": "input"}  # fmt: skip
+
+
+def small(*, quick: bool, **changes: object) -> AttackSettings:
+    return AttackSettings.model_validate(SETTINGS | changes)
+
+
+@pytest.fixture(autouse=True)
+def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Everything the benchmark reads and writes, in a folder of this test."""
+    monkeypatch.setenv("JIGSAW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    for module in (attack_baseline, bench_attack, train_attack):
+        monkeypatch.setattr(module, "conditions", small)
+    for module in (bench_attack, release_attack, train_attack):
+        monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+    (tmp_path / "results").mkdir()
+    monkeypatch.setattr("benchmarks.claims.RESULTS", tmp_path / "results")
+    changes = {
+        train_attack: {"QUICK": False, "FOLDER": tmp_path / "runs", "RELEASE": 8, "TRIALS": 1,
+                       "TRIAL": 8, "SECONDS": 1e-6, "RECIPE": RECIPE},
+        attack_baseline: {"CHOSEN": tmp_path / "results" / "attack_baseline.csv", "IMAGES": 5,
+                          "CANDIDATES": ("fgsm", "noop")},
+        bench_attack: {"IMAGES": 10, "CHECKED": 10, "ROUNDS": 1, "EPSILONS": (4, 8)},
+    }  # fmt: skip
+    for module, values in changes.items():
+        for name, value in values.items():
+            monkeypatch.setattr(module, name, value)
+    return tmp_path
+
+
+@pytest.fixture
+def shelf(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty place for released networks."""
+    monkeypatch.setattr(released, "__file__", str(workshop / "shelf" / "__init__.py"))
+    monkeypatch.setattr(bench_attack, "RELEASED", ())
+    return workshop / "shelf"
+
+
+def claims(workshop: Path) -> pd.DataFrame:
+    path = workshop / "results" / f"{bench_attack.NAME}.csv"
+    return pd.read_csv(path, comment="#").set_index("claim")
+
+
+def test_the_sets_are_disjoint_and_report_is_as_the_protocol_asks() -> None:
+    given = attack_classifiers.conditions(quick=False)
+    check_disjoint({name: getattr(given, name) for name in ("train", "tune", "report")})
+    assert {text.partition("+")[0] for text in given.report} >= {"jpeg:50", "bits:3", "median:3"}
+    assert any("~" in text for text in given.report)
+    assert not any("~" in text or "+" in text for text in (*given.train, *given.tune))
+    assert attack_classifiers.conditions(quick=False, images=3).images == 3
+    assert attack_classifiers.conditions(quick=True).classifier_images < given.classifier_images
+
+
+class TestTraining:
+    def test_a_part_that_is_there_is_not_trained_again(self, workshop, capsys) -> None:
+        train_attack.main(["release"])
+        package = workshop / "runs" / "release" / "cifar10-1" / "package.json"
+        before = package.stat().st_mtime_ns
+        train_attack.main(["release"])
+        assert package.stat().st_mtime_ns == before
+        (row,) = pd.read_csv(workshop / "results" / "attack_training.csv").to_dict("records")
+        assert (row["part"], row["network"], row["images"]) == ("release", "cifar10-1", 8)
+        assert row["command"] == "make train-attack PARTS=release"
+
+    def test_compared_networks_differ_in_what_is_compared(self, workshop) -> None:
+        train_attack.main(["factorial"])
+        found = {
+            name: load_package(path) for name, path in train_attack.packages("factorial").items()
+        }
+        assert len(found) == 8 * 3
+        for name, (network, card) in found.items():
+            targets, epsilons, hints, seed = (int(part[-1]) for part in name.split("-"))
+            record = card.record
+            assert len(record["conditions"]["train"]) == 1 + targets
+            assert len(card.epsilons.trained) == (13 if epsilons else 1)
+            assert (network.hint is not None) == bool(hints)
+            assert record["seed"] == seed
+        images = {card.record["conditions"]["images"] for _, card in found.values()}
+        assert images == {8}
+
+    def test_seeds_that_are_missing_see_as_many_images_as_those_that_are_there(
+        self, workshop
+    ) -> None:
+        train_attack.main(["specialists"])
+        folder = workshop / "runs" / "specialists"
+        assert {path.name.partition("-")[0] for path in folder.iterdir()} == {
+            "all", "eps04", "eps08", "eps16",
+        }  # fmt: skip
+        card = folder / "eps04-1" / "package.json"
+        content = json.loads(card.read_text())
+        content["record"]["conditions"]["images"] = 16
+        card.write_text(json.dumps(content))
+        for path in (folder / "eps04-2").iterdir():
+            path.unlink()
+        (folder / "eps04-2").rmdir()
+        train_attack.main(["specialists"])
+        assert load_package(folder / "eps04-2")[1].record["conditions"]["images"] == 16
+
+    def test_a_part_that_is_unknown_is_one_sentence(self) -> None:
+        with pytest.raises(UsageError) as raised:
+            train_attack.main(["factorials"])
+        assert str(raised.value).startswith(
+            "part 'factorials' is unknown; allowed: study, release,"
+        )
+
+    @pytest.mark.slow
+    def test_studies_go_on_and_their_winners_are_trained_again(self, workshop) -> None:
+        train_attack.main(["study", "study", "seeds"])
+        assert set(train_attack.packages("seeds")) == {
+            f"{name}-{seed}"
+            for name in ("winner", "random-winner", "default")
+            for seed in range(1, 6)
+        }
+        assert train_attack.absent() == ["release", "baseline", "factorial", "specialists"]
+
+    def test_more_time_allows_more_images(self, workshop, monkeypatch) -> None:
+        spent = iter([9.0, *[0.5] * 20])
+        monkeypatch.setattr(train_attack, "_processor_seconds", lambda updates: next(spent))
+        monkeypatch.setattr(train_attack, "SECONDS", 10)
+        given = small(quick=False)
+        cell = train_attack.Cell("factorial", "a", train_attack._spec(given), given)
+        assert train_attack._affordable(cell) == 20 * 8
+
+
+class TestBaseline:
+    def test_the_best_candidate_is_chosen_and_kept(self, workshop) -> None:
+        assert attack_baseline.tuned() is None
+        attack_baseline.tune(attack_baseline.CHOSEN)
+        table = pd.read_csv(attack_baseline.CHOSEN)
+        assert table["tune_error"].is_monotonic_decreasing
+        assert attack_baseline.tuned() == table["attack"][0]
+
+
+class TestBench:
+    def test_without_a_network_it_says_so(self, workshop, shelf) -> None:
+        bench_attack.main()
+        text = (workshop / "results" / f"{bench_attack.NAME}.md").read_text()
+        assert "released network: none" in text
+        assert "tuned baseline: none" in text
+        assert (
+            "not run, so not here: study, release, baseline, factorial, specialists, seeds" in text
+        )
+        assert not any("cifar10" in claim for claim in claims(workshop).index)
+
+    def test_from_training_to_the_card(self, workshop, shelf, monkeypatch) -> None:
+        """The whole track: train, release, measure, release what was measured."""
+        with pytest.raises(
+            UsageError, match="nothing to release; run: make train-attack PARTS=release"
+        ):
+            release_attack.main()
+        train_attack.main(["release", "specialists"])
+        release_attack.main()
+        _, card = load_package(shelf / "cifar10")
+        assert card.errors == []
+        monkeypatch.setattr(bench_attack, "RELEASED", ("cifar10",))
+        monkeypatch.setattr(bench_attack, "load_package", lambda path: load_package(
+            path if path.is_absolute() else shelf / path))  # fmt: skip
+        bench_attack.main()
+        release_attack.main()
+        _, card = load_package(shelf / "cifar10")
+        assert {row["attack"] for row in card.errors} == {"cifar10", "mi-fgsm", "noop", "random"}
+        assert "at epsilon 4" in card.record["measured"]
+        self._check(claims(workshop), card.errors)
+
+    def _check(self, table: pd.DataFrame, rows: list[dict]) -> None:
+        row = table.loc["mean error over the report set, eps 8"]
+        errors = pd.DataFrame(rows).query("epsilon == 8").groupby("attack")["error"].mean()
+        assert row["value"] == pytest.approx(100 * errors["cifar10"], rel=1e-3)
+        assert row["baseline_value"] == pytest.approx(100 * errors["mi-fgsm"], rel=1e-3)
+        assert table.loc["8-bit images beyond their budget, of 13 x 10", "value"] == 0
+        assert table.loc["images/s of mi-fgsm over those of mi-fgsm", "value"] == 1
+        assert table.loc["images/s of cifar10 over those of mi-fgsm", "goal"] == 8  # it has hints
+        assert "specialists, eps04, eps 4: mean error over the report set" in table.index
+
+    def test_images_beyond_their_budget_are_counted(self, workshop) -> None:
+        bench = bench_attack._bench()
+        (claim,) = bench_attack._violations(bench, lambda images, epsilon: 255 - images)
+        assert claim.value > 100
+        assert claim.met is False
+
+
+def test_the_verdict_names_every_budget_and_who_is_above() -> None:
+    rows = [
+        {"attack": attack, "epsilon": epsilon, "classifier": c, "error": error}
+        for epsilon, ours, theirs in ((4, 0.5, 0.75), (8, 0.5, 0.25))
+        for attack, error in (("cifar10", ours), ("mi-fgsm", theirs)) for c in "ab"
+    ]  # fmt: skip
+    assert release_attack.verdict(rows).endswith(
+        "50.0 % at epsilon 4 (75.0 %, not above), 50.0 % at epsilon 8 (25.0 %, above)"
+    )
+
+
+def test_answers_are_taken_in_turn() -> None:
+    calls = []
+
+    def attack(images: np.ndarray, epsilon: int) -> np.ndarray:
+        calls.append(epsilon)
+        return images
+
+    spent = bench_attack._in_turn({"a": attack, "b": attack}, np.zeros((1, 1, 8, 8), np.uint8))
+    assert len(calls) == 2 * (bench_attack.ROUNDS + 1)
+    assert {len(values) for values in spent.values()} == {bench_attack.ROUNDS}
