@@ -35,12 +35,12 @@ from study.world import World
 __all__ = ["NAME", "OURS", "Bench", "main"]
 
 QUICK = bool(os.environ.get("QUICK"))
-IMAGES, CHECKED, ROUNDS = (40, 50, 2) if QUICK else (500, 1000, 7)
+IMAGES, CHECKED, ROUNDS = (40, 50, 2) if QUICK else (300, 1000, 5)
 EPSILONS = (8,) if QUICK else (4, 8, 12, 16)
 NAME = "attack_quick" if QUICK else "attack"
 OURS = "cifar10"
 FRONTIER = ("fgsm", "mi-fgsm:steps=3", MI_FGSM)
-_BATCH = 50
+_BATCH = 40
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,9 +1,10 @@
 """What an attack knew of the classifier that judges it; docs/protocol.md is the protocol itself."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from models import weights
 from models.classifiers import ARCHITECTURES, Classifier, split_training, undefended
 from models.classifiers.foreign import Foreign
 from models.classifiers.resize import Resized
@@ -30,13 +31,20 @@ def family(text: str, classifier: Classifier | None = None) -> str:
     return matched[0] if matched and name.partition("-")[0] in ARCHITECTURES else ""
 
 
-def relation(text: str, seen: Sequence[str], known: Mapping[str, Classifier]) -> str:
+def relation(
+    text: str,
+    seen: Sequence[str],
+    known: Mapping[str, Classifier],
+    digests: Collection[str] = (),
+) -> str:
     """Say how a classifier stands to those that an attack was trained and tuned on.
 
     Args:
         text: the classifier that judges.
         seen: the classifiers whose gradients or answers went into the attack, and defences before them.
         known: networks by text, where they are at hand.
+        digests: sha256 of the weights of those that went into the attack, where they were written down: a
+            file that was moved is still the same classifier.
 
     Returns:
         `seen`: the same weights, defended or not, or behind a kind of defence that was used;
@@ -44,7 +52,8 @@ def relation(text: str, seen: Sequence[str], known: Mapping[str, Classifier]) ->
     """
     used = {defence.name for each in seen for defence in split_defences(each)[0]}
     behind = {defence.name for defence in split_defences(text)[0]}
-    if identities([text]) & identities(seen) or used & behind:
+    same = text in known and bool(digests) and weights.digest(undefended(known[text])) in digests
+    if same or identities([text]) & identities(seen) or used & behind:
         return "seen"
     families = {family(each, known.get(each)) for each in seen} - {""}
     return "family" if family(text, known.get(text)) in families else "cross"

@@ -131,7 +131,7 @@ class _Bench:
 
 @dataclass(frozen=True)
 class _Entry:
-    """An attack: its name, what it was made with (None: unknown), its budgets, a network's digest."""
+    """An attack: its name, what it was made with (None: unknown), its budgets, digests of weights."""
 
     name: str
     attack: Attack
@@ -139,6 +139,7 @@ class _Entry:
     epsilons: tuple[int, ...]
     timed: bool = True
     weights: str | None = None
+    digests: tuple[str, ...] = ()
 
 
 def _bench(
@@ -193,7 +194,7 @@ def _score(
         {entry.name: entry.epsilons for entry in entries}, world,
     )  # fmt: skip
     relations = {
-        (entry.name, text): relation(text, entry.seen, nets)
+        (entry.name, text): relation(text, entry.seen, nets, entry.digests)
         for entry in entries if entry.seen is not None for text in bench.report
     }  # fmt: skip
     answers = replace(answers, speed=_speeds(entries, split, world), relation=relations)
@@ -230,8 +231,9 @@ def _entry(text: str, bench: _Bench, split: Split, nets: Mapping[str, Classifier
     if not (place / "package.json").is_file():
         return _folder(name, place, bench, split)
     network, card = load_package(place)
-    seen = seen_by_network(card.record)
-    return _Entry(name, network_attack(network), seen, bench.epsilons, weights=card.weights)
+    seen, digests = seen_by_network(card.record), card.record.get("classifiers", {}).values()
+    attack = network_attack(network)
+    return _Entry(name, attack, seen, bench.epsilons, weights=card.weights, digests=tuple(digests))
 
 
 def _baseline(name: str, bench: _Bench, nets: Mapping[str, Classifier]) -> _Entry:

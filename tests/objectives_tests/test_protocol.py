@@ -5,6 +5,7 @@ import models  # noqa: F401  makes Chainer importable
 # isort: split
 import pytest
 
+from models import weights
 from models.classifiers import ARCHITECTURES, build, defend
 from models.classifiers.resize import Resized
 from models.defences import split_defences
@@ -54,6 +55,16 @@ def test_networks_tell_the_family_where_texts_do_not() -> None:
     assert relation("npz:a", ["npz:b"], nets) == "family"
     assert relation("npz:a", ["resnet20"], nets) == "family"
     assert relation("npz:a", ["vgg"], nets) == "cross"
+
+
+def test_weights_that_were_written_down_are_known_wherever_their_file_went() -> None:
+    nets = {
+        f"npz:{seed}": build("resnet8", channels=1, classes=3, size=8, seed=seed) for seed in (1, 2)
+    }
+    nets["bits:3+npz:1"] = defend(nets["npz:1"], split_defences("bits:3+x")[0])
+    digests = [weights.digest(nets["npz:1"])]
+    found = {text: relation(text, ["npz:gone"], nets, digests) for text in nets}
+    assert found == {"npz:1": "seen", "bits:3+npz:1": "seen", "npz:2": "cross"}
 
 
 @pytest.mark.parametrize("diversity", [0, 0.3])
