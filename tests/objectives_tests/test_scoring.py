@@ -12,17 +12,20 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from models import weights
 from models.generators import Epsilons, build, parse_arch
 from models.package import load_package, save_package
 from objectives.data import load
 from objectives.files import images, write_images
 from objectives.scoring import evaluate
+from objectives.targets import load_targets
 from study.conditions import Conditions
 from study.evaluations import read_evaluations
 from study.launch import run
 from study.objective import load_objective
 from study.search.session import engine_of
 from study.search.studies import create_study, load_study
+from study.world import World
 
 DIGITS = load("digits")
 FEW = ["--images", "20", "--epsilons", "4,8"]
@@ -131,6 +134,22 @@ class TestFree:
         assert table["attack"].unique().tolist() == ["noop", "random"]
         assert table["classifier"].unique().tolist() == ["plain-w2", "jpeg:50+plain-w2"]
         assert not list(tmp_path.glob("*.db"))
+
+    def test_a_package_that_wrote_weights_down_has_seen_them_under_any_name(
+        self, capsys, tmp_path
+    ) -> None:
+        (net,) = load_targets(["plain-w2"], DIGITS, 64, World()).values()
+        network = build(
+            parse_arch({"name": "resnet", "width": 4}), Epsilons(mode="scaled"), channels=1, seed=0
+        )
+        record = {
+            "conditions": {"train": ["npz:gone.npz"]},
+            "classifiers": {"npz:gone.npz": weights.digest(net)},
+        }
+        save_package(tmp_path / "mine", network, record)
+        table = rows(capsys, str(tmp_path / "mine"), *FREE)
+        relations = table[table["attack"] == "mine"]["relation"]
+        assert set(relations) == {"seen"}
 
     def test_a_budget_counts_once(self, capsys) -> None:
         table = rows(capsys, "noop", *FREE, "--epsilons", "8,4,8")
