@@ -221,6 +221,14 @@ def test_the_verdict_names_every_budget_and_who_is_above() -> None:
     )
 
 
+def test_what_was_measured_of_another_network_is_not_released(tmp_path: Path) -> None:
+    path = tmp_path / "errors.csv"
+    path.write_text("attack,epsilon,error,weights\nnoop,8,0.5,\nfgsm,8,0.5,\ncifar10,8,0.5,abc\n")
+    assert release_attack._measured(path, "abd") == []
+    kept = release_attack._measured(path, "abc")
+    assert [row["attack"] for row in kept] == ["noop", "cifar10"]
+
+
 def test_answers_are_taken_in_turn() -> None:
     calls = []
 
