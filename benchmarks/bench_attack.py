@@ -134,8 +134,8 @@ def _against(answers: Answers, bench: Bench, best: str | None) -> list[Claim]:
     """Ours beside MI-FGSM and beside the tuned baseline: over all report classifiers, and by relation."""
     relations = bench.relations()
     groups = {"the report set": list(relations)} | {
-        f"its {word} rows": [text for text, found in relations.items() if found == word]
-        for word in ("family", "cross")
+        f"{name}-family rows": [text for text, found in relations.items() if found == word]
+        for name, word in (("same", "family"), ("cross", "cross"))
     }
     return [
         _difference(answers, other, epsilon, group, texts)

@@ -198,6 +198,8 @@ class TestBench:
         errors = pd.DataFrame(rows).query("epsilon == 8").groupby("attack")["error"].mean()
         assert row["value"] == pytest.approx(100 * errors["cifar10"], rel=1e-3)
         assert row["baseline_value"] == pytest.approx(100 * errors["mi-fgsm"], rel=1e-3)
+        for family in ("same", "cross"):
+            assert f"mean error over {family}-family rows, eps 8" in table.index
         assert table.loc["8-bit images beyond their budget, of 13 x 10", "value"] == 0
         assert table.loc["images/s of mi-fgsm over those of mi-fgsm", "value"] == 1
         assert table.loc["images/s of cifar10 over those of mi-fgsm", "goal"] == 8  # it has hints
