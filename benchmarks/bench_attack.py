@@ -35,7 +35,7 @@ from study.world import World
 __all__ = ["NAME", "OURS", "Bench", "main"]
 
 QUICK = bool(os.environ.get("QUICK"))
-IMAGES, CHECKED, ROUNDS = (40, 50, 2) if QUICK else (300, 1000, 5)
+IMAGES, CHECKED, ROUNDS = (40, 50, 2) if QUICK else (1000, 1000, 5)
 EPSILONS = (8,) if QUICK else (4, 8, 12, 16)
 NAME = "attack_quick" if QUICK else "attack"
 OURS = "cifar10"
@@ -148,14 +148,14 @@ def _against(answers: Answers, bench: Bench, best: str | None) -> list[Claim]:
 def _difference(
     answers: Answers, other: str, epsilon: int, group: str, texts: Sequence[str]
 ) -> Claim:
-    apart, low, high = difference(answers, [OURS], [other], epsilon, *texts)
-    theirs = _mean_error(answers, other, epsilon, texts)
-    # The goal is stated for the whole report set; parts of it are told without.
-    goal = 100 * theirs if group == "the report set" else None
+    apart, low, high = (100 * v for v in difference(answers, [OURS], [other], epsilon, *texts))
+    theirs = 100 * _mean_error(answers, other, epsilon, texts)
+    # The goal is stated for the whole report set and plain MI-FGSM: that no chance explains the difference.
+    goal = 0.0 if group == "the report set" and other == MI_FGSM else None
     return Claim(
-        f"mean error over {group}, eps {epsilon}", 100 * (theirs + apart), "%", goal, "larger",
-        other, 100 * theirs,
-        f"difference {100 * apart:+.1f} points, 95 % {100 * low:+.1f} .. {100 * high:+.1f}",
+        f"mean error over {group}, eps {epsilon}: above {other}, lower end of the 95 % interval", low, "points",
+        goal, "larger",
+        note=f"{theirs + apart:.1f} % against {theirs:.1f} %, {apart:+.1f} points, {low:+.1f} .. {high:+.1f}",
     )  # fmt: skip
 
 
