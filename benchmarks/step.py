@@ -5,7 +5,7 @@ images in batches of 64, through a frozen ResNet-20.
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +57,7 @@ def ours(
         yield loss
 
 
-def _know(clean: "CleanLogits", images: int) -> None:
+def _know(clean: Callable[..., object], images: int) -> None:
     """Compute all clean logits, as `benchmarks.torch_step` does: a worker does so once for all its trials."""
     for flipped in (False, True):
         clean(np.arange(images), np.full(images, flipped))

@@ -59,18 +59,19 @@ class PackedCommunicator(MpiCommunicatorBase):  # type: ignore[misc]
                 if p.grad is None:
                     p.grad = p.xp.zeros_like(p.array)
         grads = [p.grad for p in params if p.grad is not None]
+        # MPI would end the job where lengths differ, and add the wrong numbers where they do not.
+        present = "".join("01"[p.grad is not None] for p in params)
+        buffer = np.concatenate([np.empty(0, np.float32), *(g.ravel() for g in grads)])
+        mean = self._sum(buffer, f"mean of gradients, of which this rank has {present}") / self.size
+        ends = np.cumsum([g.size for g in grads])
+        for grad, end in zip(grads, ends, strict=True):
+            grad[...] = mean[end - grad.size : end].reshape(grad.shape)
+
+    def _sum(self, array: NDArray[Any], call: str) -> NDArray[Any]:
         if self._world is not None:
-            # MPI would end the job where lengths differ, and add the wrong numbers where they do not.
-            present = "".join("01"[p.grad is not None] for p in params)
-            self._world.check(f"mean of gradients, of which this rank has {present}")
-        if not grads:
-            return
-        buffer = np.concatenate([g.ravel() for g in grads])
-        self.mpi_comm.Allreduce(MPI.IN_PLACE, buffer)
-        buffer /= self.size
-        parts = np.split(buffer, np.cumsum([g.size for g in grads])[:-1])
-        for grad, part in zip(grads, parts, strict=True):
-            grad[...] = part.reshape(grad.shape)
+            return self._world.sum(array, call)
+        self.mpi_comm.Allreduce(MPI.IN_PLACE, array)
+        return array
 
 
 def communicator(world: World) -> PackedCommunicator | None:
@@ -128,42 +129,37 @@ def distribute(
     return optimizer
 
 
-def batch_normalization(channels: int, comm: PackedCommunicator | None) -> chainer.Link:
+def batch_normalization(channels: int, world: World) -> chainer.Link:
     """Return a batch normalisation whose statistics are those of the batch of all ranks."""
-    return kernels.BatchNormalization(
-        channels, statistics=None if comm is None else _SharedStatistics(comm)
-    )
+    return kernels.BatchNormalization(channels, statistics=_SharedStatistics(world))
 
 
 class _SharedStatistics:
-    """Statistics of the shares of all ranks: one collective on the way forward, one on the way back.
+    """Statistics of the shares of all ranks: one exchange on the way forward, one on the way back.
 
     ChainerMN's own averages the ranks' averages, which is wrong for shares of different sizes (gradients
     off by a tenth at 3 + 4 images); it also starts the running variance at 0 instead of 1, corrects its
     bias by a rank's own count, and takes E[x^2] - E[x]^2, which cancels in float32.
     """
 
-    def __init__(self, comm: PackedCommunicator) -> None:
-        self._comm = comm
+    def __init__(self, world: World) -> None:
+        self._world = world
 
     def moments(
         self, mean: NDArray[Any], var: NDArray[Any], count: float
     ) -> tuple[NDArray[Any], NDArray[Any], float]:
-        """Join the ranks' means and variances (Chan et al. 1983, eq. 2.1, for any number of parts)."""
-        mpi = self._comm.mpi_comm
-        own = np.concatenate([[count], mean, var]).astype(mean.dtype)
-        parts = np.empty((mpi.size, own.size), own.dtype)
-        mpi.Allgather(own, parts)
-        counts, (means, variances) = parts[:, :1], np.split(parts[:, 1:], 2, axis=1)
-        shares = counts / counts.sum()
-        mean = (shares * means).sum(axis=0)
-        return (
-            mean,
-            (shares * (variances + (means - mean) ** 2)).sum(axis=0),
-            float(counts.sum()),
-        )
+        """Join the ranks' means and variances (Chan et al. 1983, eq. 2.1, for any number of parts).
+
+        The ranks' variances are around their own means. Only what those means differ by is a difference
+        of squares, in float64.
+        """
+        own = mean.astype(np.float64)
+        sums = np.concatenate([[count], count * own, count * (var + own**2)])
+        total, means, squares = np.split(self._world.sum(sums), [1, 1 + len(mean)])
+        means, squares = means / total, squares / total
+        joined = np.maximum(squares - means**2, 0)
+        return means.astype(mean.dtype), joined.astype(var.dtype), float(total[0])
 
     def sums(self, sums: NDArray[Any]) -> NDArray[Any]:
         """Add up the ranks' sums."""
-        self._comm.mpi_comm.Allreduce(MPI.IN_PLACE, sums)
-        return sums
+        return self._world.sum(sums)

@@ -295,9 +295,9 @@ def _budgets(spec: AttackSpec, rng: np.random.Generator, size: int) -> NDArray[n
 def _normalize(world: World) -> Callable[[int], chainer.Link] | None:
     if world.size == 1:
         return None
-    from models.distributed import batch_normalization, communicator
+    from models.distributed import batch_normalization
 
-    return partial(batch_normalization, comm=communicator(world))
+    return partial(batch_normalization, world=world)
 
 
 def _keys(epsilons: Sequence[int], errors: NDArray[np.float64]) -> dict[str, float]:

@@ -186,6 +186,36 @@ def communicator_results(world: World) -> dict[str, np.ndarray]:
     return found
 
 
+SUMS = [(dtype, size) for dtype in ("f4", "f8", "i8") for size in (0, 3, 1025, 1026, 5000)]
+SHARES = {rank: 3 + 2 * rank for rank in range(4)}
+
+
+def summand(rank: int, dtype: str, size: int) -> np.ndarray:
+    return (np.random.default_rng((rank, size)).normal(size=(1, size)) * 1e3).astype(dtype)
+
+
+def far_away(rank: int) -> np.ndarray:
+    """Images of this rank, whose mean is 30,000 times their deviation, and not that of other ranks."""
+    draw = np.random.default_rng(rank).normal(size=(SHARES[rank], 2, 2, 2))
+    return (draw + 30000 + rank).astype(np.float32)
+
+
+def world_results(world: World) -> dict[str, np.ndarray]:
+    """Sums, the statistics of a shared normalisation, and what ranks say whose sums differ in shape."""
+    from models.distributed import batch_normalization
+
+    found = {f"sum:{d}{n}": world.sum(summand(world.rank, d, n)) for d, n in SUMS}
+    norm = batch_normalization(2, world)
+    with chainer.using_config("train", True):
+        norm(far_away(world.rank))
+    found["variance"] = norm.avg_var
+    try:
+        world.sum(np.zeros(2 + world.rank))
+    except TrialFailed as error:
+        found["differ"] = np.array(str(error))
+    return found
+
+
 def all_results(world: World) -> dict[str, np.ndarray]:
     with chainer.using_config("dtype", np.dtype(np.float64)):
         return {
@@ -195,6 +225,8 @@ def all_results(world: World) -> dict[str, np.ndarray]:
 
 if __name__ == "__main__":
     world = mpi_world(hang_timeout=30)
-    found = world.together(lambda: all_results(world) | communicator_results(world))
+    found = world.together(
+        lambda: all_results(world) | communicator_results(world) | world_results(world)
+    )
     if world.rank == 0:
         np.savez(Path(sys.argv[1]), **found)
