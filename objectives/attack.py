@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from models import weights
+from models import device, weights
 from models.classifiers import Classifier
 from models.generators import AttackNetwork, build
 from models.hints import Hint
@@ -252,6 +252,7 @@ def train_attack(
         normalize=_normalize(world),
         hint=hint,
     )
+    network = device.send(network)
     group = group_of(world, len(targets), placement)
     loss = partial(_loss, spec, network, split, targets, group)
     with chainer.using_config("train", True):

@@ -8,6 +8,7 @@ import chainer.functions as F
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from models import device
 from models.classifiers import ARCHITECTURES, Classifier, build
 from models.pixels import to_unit
 from objectives.adversary import split_adversary
@@ -69,16 +70,19 @@ def train_classifier(
         size=split.images.shape[2], seed=seed,
     )  # fmt: skip
 
+    classifier = device.send(classifier)
+
     def loss(batch: Batch) -> chainer.Variable:
         rng, size = batch.rng(), len(batch.indexes)
         flipped = rng.random(size) < 0.5 * spec.flip
         casts = rng.uniform(-spec.cast, spec.cast, (size, split.images.shape[1], 1, 1))
         x = flip(to_unit(split.images[batch.own]), flipped[batch.mine])
-        x = np.clip(x + casts[batch.mine].astype(x.dtype), 0, 1)
+        x = device.send(np.clip(x + casts[batch.mine].astype(x.dtype), 0, 1))
+        labels = device.send(split.labels[batch.own])
         if adversary:
             start = rng.uniform(-1, 1, (size, *x.shape[1:]))[batch.mine]
-            x = adversary(classifier, x, split.labels[batch.own], start.astype(x.dtype))
-        return F.softmax_cross_entropy(classifier(x), split.labels[batch.own])
+            x = adversary(classifier, x, labels, device.send(start.astype(x.dtype)))
+        return F.softmax_cross_entropy(classifier(x), labels)
 
     with chainer.using_config("train", True):
         for seen, _ in fit(

@@ -49,8 +49,8 @@ def margin(
         (N,), at least -confidence.
     """
     own = F.select_item(logits, labels.astype(np.int32))
-    mask = np.zeros(logits.shape, dtype=logits.dtype)
-    mask[np.arange(len(labels)), labels] = 1e4
+    mask = logits.xp.zeros(logits.shape, logits.dtype)
+    mask[logits.xp.arange(len(labels)), labels] = 1e4
     gap = own - F.max(logits - mask, axis=1)
     return F.relu((-gap if targeted else gap) + confidence) - confidence
 
