@@ -135,7 +135,9 @@ class AttackObjective(Objective):
     def prepare(self, world: World) -> None:
         """Train the classifiers that this machine has not trained before."""
         given = self.conditions
-        self._tune_images()  # a number of images that cannot be is said before hours of training
+        # What cannot be is said before hours of training.
+        device.current()
+        self._tune_images()
         self._classifiers = load_targets(
             (*given.train, *given.tune), self.data, given.classifier_images, world
         )

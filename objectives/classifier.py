@@ -144,8 +144,9 @@ class ClassifierObjective(Objective):
         """Refuse several ranks: their batch normalisations would see a share of each batch only.
 
         Raises:
-            UsageError: the job has several ranks.
+            UsageError: the job has several ranks, or the device in use is not there.
         """
+        device.current()  # a device that is not there is said before the first trial
         if world.size > 1:
             raise UsageError(
                 f"a classifier is trained on one rank, and this job has {world.size}; "

@@ -19,7 +19,7 @@ from study.world import World, mpi_world
 # isort: split
 import chainer
 
-from models import weights
+from models import device, weights
 from models.classifiers import build, freeze
 from models.hints import Hint
 from objectives.data import Split
@@ -110,7 +110,7 @@ def results(case: Case, world: World) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the first step's gradients and the parameters after three, by name."""
     images = split()
     nets = {
-        text: freeze(build(text, channels=3, classes=4, size=10, seed=seed))
+        text: freeze(device.send(build(text, channels=3, classes=4, size=10, seed=seed)))
         for text, seed in _targets(case).items()
     }
     targets = {text: (net, CleanLogits(net, images.images)) for text, net in nets.items()}
@@ -121,7 +121,9 @@ def results(case: Case, world: World) -> Iterator[tuple[str, np.ndarray]]:
         placement=case.placement, hint=hint,
     ):  # fmt: skip
         if seen == case.batch:
-            yield from ((f"grad{name}", p.grad.copy()) for name, p in network.namedparams())
+            yield from (
+                (f"grad{name}", device.home(p.grad).copy()) for name, p in network.namedparams()
+            )
     yield from ((f"after/{name}", array) for name, array in weights.arrays(network).items())
     touched = [clean._known.any() for _, clean in targets.values()]
     yield "computed", np.array(world.allgather(touched))

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models import device
+from study.errors import UsageError
 from study.world import World
 from tests.mpi_tests.gradients_job import (
     CASES,
@@ -82,6 +84,21 @@ def test_each_target_is_computed_by_one_rank_of_each_group(job, case, ranks) -> 
     groups = computed.reshape(ranks // size, size, case.targets)
     np.testing.assert_array_equal(groups.sum(axis=1), 1)
     assert computed.any(axis=1).all()
+
+
+@pytest.mark.gpu
+def test_ranks_on_gpus_compute_what_one_processor_computes(alone, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("JIGSAW_DEVICE", "cuda")
+    try:
+        device.current()
+    except UsageError as error:
+        pytest.skip(str(error))
+    run_job(2, Path(__file__).with_name("gradients_job.py"), tmp_path / "gpu.npz", limit=180)
+    with np.load(tmp_path / "gpu.npz", allow_pickle=False) as arrays:
+        found = dict(arrays)
+    for case in CASES:
+        one, many = flat(alone, case, "after"), flat(found, case, "after")
+        assert np.linalg.norm(many - one) <= 1e-6 * np.linalg.norm(one), case.name
 
 
 @pytest.mark.parametrize("ranks", RANKS)
