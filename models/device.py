@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from study.errors import UsageError
 from study.provenance import register
-from study.world import local_rank
 
-__all__ = ["current", "home", "send"]
+__all__ = ["current", "home", "local_rank", "send"]
 
 T = TypeVar("T")
 _VARIABLE = "JIGSAW_DEVICE"
+# Set by Hydra (MPICH, Intel MPI), Open MPI and Slurm to a rank's number on its host.
+_LOCAL_RANKS = ("MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID")
 
 
 def current() -> chainer.backend.Device:
@@ -47,6 +48,11 @@ def home(array: Any) -> NDArray[Any]:
     """Return an array of any device as NumPy's; itself where it is."""
     arrived: NDArray[Any] = chainer.backend.CpuDevice().send(array)
     return arrived
+
+
+def local_rank() -> int:
+    """Return this rank's number among those of its host, >= 0; 0 where no launcher says."""
+    return next((int(os.environ[name]) for name in _LOCAL_RANKS if name in os.environ), 0)
 
 
 def _name() -> str:

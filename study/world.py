@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from study.errors import TrialFailed, TrialInterrupted, UsageError
 
-__all__ = ["GuardedComm", "World", "launched_by_mpi", "local_rank", "mpi_library", "mpi_world"]
+__all__ = ["GuardedComm", "World", "launched_by_mpi", "mpi_library", "mpi_world"]
 
 T = TypeVar("T")
 # Floats that ride along with a status word: sums over 512 channels of two kinds, and a count.
@@ -34,9 +34,6 @@ _Failure = tuple[str, str | None]
 
 # Set by Hydra (MPICH, Intel MPI), Slurm's PMI2 and PMIx, and Open MPI for every rank they start.
 _LAUNCHERS = ("PMI_RANK", "PMI_FD", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
-
-# Set by the same (but for bare PMIx) to a rank's number on its host.
-_LOCAL_RANKS = ("MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID")
 
 _COLLECTIVES = frozenset(
     ("allgather", "Allgather", "Allgatherv", "allreduce", "Allreduce", "alltoall", "Alltoall",
@@ -52,11 +49,6 @@ _POINT_TO_POINT = frozenset(
 def launched_by_mpi() -> bool:
     """Whether an MPI launcher (`mpiexec`, `srun`) started this process."""
     return any(name in os.environ for name in _LAUNCHERS)
-
-
-def local_rank() -> int:
-    """Return this rank's number among those of its host, >= 0; 0 where no launcher says."""
-    return next((int(os.environ[name]) for name in _LOCAL_RANKS if name in os.environ), 0)
 
 
 def mpi_library() -> str:

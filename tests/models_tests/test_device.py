@@ -28,7 +28,7 @@ from objectives.spec import AttackSpec
 from objectives.targets import CleanLogits
 from study.errors import UsageError
 from study.provenance import provenance
-from study.world import World, local_rank
+from study.world import World
 from tests.models_tests.test_kernels import CASES, draws, run
 
 CUPY = importlib.util.find_spec("cupy") is not None
@@ -126,7 +126,7 @@ def test_a_rank_knows_its_number_on_its_host(monkeypatch, environment, rank) -> 
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert local_rank() == rank
+    assert device.local_rank() == rank
 
 
 def test_kernels_for_processors_leave_arrays_of_a_gpu_to_chainer(monkeypatch) -> None:
