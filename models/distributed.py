@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import Any
 
 import chainer
+import chainer.functions as F
 import chainermn
 import chainermn.functions
 import numpy as np
@@ -12,7 +13,7 @@ from chainermn.communicators.mpi_communicator_base import MpiCommunicatorBase
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from models import compatibility, kernels
+from models import compatibility, device, kernels
 from study.world import World
 
 __all__ = [
@@ -26,11 +27,14 @@ __all__ = [
 
 compatibility.apply_to_chainermn()
 
+_HOST = chainer.backend.CpuDevice()
+
 
 class PackedCommunicator(MpiCommunicatorBase):  # type: ignore[misc]
-    """ChainerMN's communicator for processors: all gradients in one buffer, one in-place Allreduce.
+    """A communicator of ChainerMN's kind: all gradients in one buffer, one in-place Allreduce.
 
-    ChainerMN's own `naive` communicator does one Allreduce per parameter.
+    ChainerMN's own `naive` communicator does one Allreduce per parameter. What lives on a GPU goes through
+    the host's memory, so that any MPI will do.
 
     Args:
         mpi_comm: the ranks, guarded.
@@ -59,18 +63,29 @@ class PackedCommunicator(MpiCommunicatorBase):  # type: ignore[misc]
                 if p.grad is None:
                     p.grad = p.xp.zeros_like(p.array)
         grads = [p.grad for p in params if p.grad is not None]
+        # MPI would end the job where lengths differ, and add the wrong numbers where they do not.
+        present = "".join("01"[p.grad is not None] for p in params)
+        flat = (device.home(g).ravel() for g in grads)
+        buffer = np.concatenate([np.empty(0, np.float32), *flat])
+        mean = self._sum(buffer, f"mean of gradients, of which this rank has {present}") / self.size
+        ends = np.cumsum([g.size for g in grads])
+        mean = model.device.send(mean)
+        for grad, end in zip(grads, ends, strict=True):
+            grad[...] = mean[end - grad.size : end].reshape(grad.shape)
+
+    def bcast_data(self, model: chainer.Link) -> None:
+        """Give rank 0's parameters of `model` to every rank."""
+        for _, p in sorted(model.namedparams()):
+            if p.array is not None:
+                values = np.ascontiguousarray(device.home(p.array))
+                self.mpi_comm.Bcast(values)
+                p.array[...] = model.device.send(values)
+
+    def _sum(self, array: NDArray[Any], call: str) -> NDArray[Any]:
         if self._world is not None:
-            # MPI would end the job where lengths differ, and add the wrong numbers where they do not.
-            present = "".join("01"[p.grad is not None] for p in params)
-            self._world.check(f"mean of gradients, of which this rank has {present}")
-        if not grads:
-            return
-        buffer = np.concatenate([g.ravel() for g in grads])
-        self.mpi_comm.Allreduce(MPI.IN_PLACE, buffer)
-        buffer /= self.size
-        parts = np.split(buffer, np.cumsum([g.size for g in grads])[:-1])
-        for grad, part in zip(grads, parts, strict=True):
-            grad[...] = part.reshape(grad.shape)
+            return self._world.sum(array, call)
+        self.mpi_comm.Allreduce(MPI.IN_PLACE, array)
+        return array
 
 
 def communicator(world: World) -> PackedCommunicator | None:
@@ -91,8 +106,8 @@ def allgather(x: chainer.Variable, comm: PackedCommunicator) -> tuple[chainer.Va
         x: shapes may differ between ranks; of one dtype.
         comm: the ranks; all of them call, and go backward, together.
     """
-    gathered: tuple[chainer.Variable, ...] = chainermn.functions.allgather(comm, x)
-    return gathered
+    gathered = chainermn.functions.allgather(comm, _moved(x, _HOST))
+    return tuple(_moved(part, x.device) for part in gathered)
 
 
 def alltoall(
@@ -104,8 +119,12 @@ def alltoall(
         parts: one for each rank, of any shapes and one dtype.
         comm: the ranks; all of them call, and go backward, together.
     """
-    received: tuple[chainer.Variable, ...] = chainermn.functions.alltoall(comm, tuple(parts))
-    return received
+    received = chainermn.functions.alltoall(comm, tuple(_moved(part, _HOST) for part in parts))
+    return tuple(_moved(part, parts[0].device) for part in received)
+
+
+def _moved(x: chainer.Variable, where: chainer.backend.Device) -> chainer.Variable:
+    return x if x.device == where else F.copy(x, where)
 
 
 def distribute(
@@ -128,42 +147,43 @@ def distribute(
     return optimizer
 
 
-def batch_normalization(channels: int, comm: PackedCommunicator | None) -> chainer.Link:
+def batch_normalization(channels: int, world: World) -> chainer.Link:
     """Return a batch normalisation whose statistics are those of the batch of all ranks."""
-    return kernels.BatchNormalization(
-        channels, statistics=None if comm is None else _SharedStatistics(comm)
-    )
+    return kernels.BatchNormalization(channels, statistics=_SharedStatistics(world))
 
 
 class _SharedStatistics:
-    """Statistics of the shares of all ranks: one collective on the way forward, one on the way back.
+    """Statistics of the shares of all ranks: one exchange on the way forward, one on the way back.
 
     ChainerMN's own averages the ranks' averages, which is wrong for shares of different sizes (gradients
     off by a tenth at 3 + 4 images); it also starts the running variance at 0 instead of 1, corrects its
     bias by a rank's own count, and takes E[x^2] - E[x]^2, which cancels in float32.
     """
 
-    def __init__(self, comm: PackedCommunicator) -> None:
-        self._comm = comm
+    def __init__(self, world: World) -> None:
+        self._world = world
 
     def moments(
         self, mean: NDArray[Any], var: NDArray[Any], count: float
     ) -> tuple[NDArray[Any], NDArray[Any], float]:
-        """Join the ranks' means and variances (Chan et al. 1983, eq. 2.1, for any number of parts)."""
-        mpi = self._comm.mpi_comm
-        own = np.concatenate([[count], mean, var]).astype(mean.dtype)
-        parts = np.empty((mpi.size, own.size), own.dtype)
-        mpi.Allgather(own, parts)
-        counts, (means, variances) = parts[:, :1], np.split(parts[:, 1:], 2, axis=1)
-        shares = counts / counts.sum()
-        mean = (shares * means).sum(axis=0)
-        return (
-            mean,
-            (shares * (variances + (means - mean) ** 2)).sum(axis=0),
-            float(counts.sum()),
-        )
+        """Join the ranks' means and variances (Chan et al. 1983, eq. 2.1, for any number of parts).
+
+        The ranks' variances are around their own means. Only what those means differ by is a difference
+        of squares, in float64.
+        """
+        own = device.home(mean).astype(np.float64)
+        sums = np.concatenate([[count], count * own, count * (device.home(var) + own**2)])
+        total, means, squares = np.split(self._world.sum(sums), [1, 1 + len(mean)])
+        means, squares = means / total, squares / total
+        joined = np.stack([means, np.maximum(squares - means**2, 0)]).astype(mean.dtype)
+        return *_beside(mean, joined), float(total[0])
 
     def sums(self, sums: NDArray[Any]) -> NDArray[Any]:
         """Add up the ranks' sums."""
-        self._comm.mpi_comm.Allreduce(MPI.IN_PLACE, sums)
-        return sums
+        return _beside(sums, self._world.sum(device.home(sums)))
+
+
+def _beside(like: NDArray[Any], array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array of the host on the device of another."""
+    sent: NDArray[Any] = chainer.backend.get_device_from_array(like).send(array)
+    return sent

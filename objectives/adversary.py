@@ -93,15 +93,16 @@ def perturb(
     Returns:
         images in [0, 1], no pixel farther than `budget` from `x`.
     """
-    delta = budget * start
+    xp, delta = chainer.backend.get_array_module(x), budget * start
     with chainer.using_config("train", False):
         for _ in range(steps):
-            shown = chainer.Variable(np.clip(x + delta, 0, 1).astype(x.dtype))
+            shown = chainer.Variable(xp.clip(x + delta, 0, 1).astype(x.dtype))
             loss = F.sum(F.softmax_cross_entropy(classifier(shown), labels, reduce="no"))
             # Not `backward`: that would leave gradients in the classifier's parameters.
             (gradient,) = chainer.grad([loss], [shown])
-            delta = np.clip(delta + step * np.sign(gradient.array), -budget, budget)
-    return np.clip(x + delta, 0, 1).astype(x.dtype)
+            delta = xp.clip(delta + step * xp.sign(gradient.array), -budget, budget)
+    perturbed: NDArray[np.floating] = xp.clip(x + delta, 0, 1).astype(x.dtype)
+    return perturbed
 
 
 def _refusal(text: str, training: str) -> UsageError:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from models import weights
+from models import device, weights
 from models.classifiers import Classifier
 from models.generators import AttackNetwork, build
 from models.hints import Hint
@@ -135,7 +135,9 @@ class AttackObjective(Objective):
     def prepare(self, world: World) -> None:
         """Train the classifiers that this machine has not trained before."""
         given = self.conditions
-        self._tune_images()  # a number of images that cannot be is said before hours of training
+        # What cannot be is said before hours of training.
+        device.current()
+        self._tune_images()
         self._classifiers = load_targets(
             (*given.train, *given.tune), self.data, given.classifier_images, world
         )
@@ -252,6 +254,7 @@ def train_attack(
         normalize=_normalize(world),
         hint=hint,
     )
+    network = device.send(network)
     group = group_of(world, len(targets), placement)
     loss = partial(_loss, spec, network, split, targets, group)
     with chainer.using_config("train", True):
@@ -295,9 +298,9 @@ def _budgets(spec: AttackSpec, rng: np.random.Generator, size: int) -> NDArray[n
 def _normalize(world: World) -> Callable[[int], chainer.Link] | None:
     if world.size == 1:
         return None
-    from models.distributed import batch_normalization, communicator
+    from models.distributed import batch_normalization
 
-    return partial(batch_normalization, comm=communicator(world))
+    return partial(batch_normalization, world=world)
 
 
 def _keys(epsilons: Sequence[int], errors: NDArray[np.float64]) -> dict[str, float]:

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
+from models import device
 from models.pixels import to_bytes, to_unit
 from objectives.boosters import Boosters, View, views
 from objectives.evaluation import Attack
@@ -110,7 +111,8 @@ def ascend(
     Source: Goodfellow et al. 2015 (FGSM); Kurakin et al. 2017 (I-FGSM); Madry et al. 2018 (PGD); Dong et
     al. 2018, "Boosting Adversarial Attacks with Momentum" (MI-FGSM), algorithms 1 and 2.
     """
-    labels = _fused(targets, chainer.Variable(clean)).array.argmax(1).astype(np.int32)
+    logits = device.home(_fused(targets, chainer.Variable(targets[0].device.send(clean))).array)
+    labels = logits.argmax(1).astype(np.int32)
     length = budget * (ascent.step or 1 / ascent.steps)
     x = _within(clean + budget * _noise(clean), clean, budget) if ascent.start else clean
     velocity = np.zeros_like(clean)
@@ -227,9 +229,9 @@ def _gradient(
     x: NDArray[np.floating],
     labels: NDArray[np.int32],
 ) -> NDArray[np.floating]:
-    variable = chainer.Variable(x)
+    where = targets[0].device
+    variable, labels = chainer.Variable(where.send(x)), where.send(labels)
     for view in shown:
         # The sum, so that each image's gradient does not depend on the size of the batch.
         F.sum(cross_entropy(_fused(targets, view(variable)), labels)).backward()
-    gradient: NDArray[np.floating] = variable.grad
-    return gradient
+    return device.home(variable.grad)

@@ -8,6 +8,7 @@ import chainer.functions as F
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from models import device
 from models.classifiers import ARCHITECTURES, Classifier, build
 from models.pixels import to_unit
 from objectives.adversary import split_adversary
@@ -69,16 +70,19 @@ def train_classifier(
         size=split.images.shape[2], seed=seed,
     )  # fmt: skip
 
+    classifier = device.send(classifier)
+
     def loss(batch: Batch) -> chainer.Variable:
         rng, size = batch.rng(), len(batch.indexes)
         flipped = rng.random(size) < 0.5 * spec.flip
         casts = rng.uniform(-spec.cast, spec.cast, (size, split.images.shape[1], 1, 1))
         x = flip(to_unit(split.images[batch.own]), flipped[batch.mine])
-        x = np.clip(x + casts[batch.mine].astype(x.dtype), 0, 1)
+        x = device.send(np.clip(x + casts[batch.mine].astype(x.dtype), 0, 1))
+        labels = device.send(split.labels[batch.own])
         if adversary:
             start = rng.uniform(-1, 1, (size, *x.shape[1:]))[batch.mine]
-            x = adversary(classifier, x, split.labels[batch.own], start.astype(x.dtype))
-        return F.softmax_cross_entropy(classifier(x), split.labels[batch.own])
+            x = adversary(classifier, x, labels, device.send(start.astype(x.dtype)))
+        return F.softmax_cross_entropy(classifier(x), labels)
 
     with chainer.using_config("train", True):
         for seen, _ in fit(
@@ -140,8 +144,9 @@ class ClassifierObjective(Objective):
         """Refuse several ranks: their batch normalisations would see a share of each batch only.
 
         Raises:
-            UsageError: the job has several ranks.
+            UsageError: the job has several ranks, or the device in use is not there.
         """
+        device.current()  # a device that is not there is said before the first trial
         if world.size > 1:
             raise UsageError(
                 f"a classifier is trained on one rank, and this job has {world.size}; "

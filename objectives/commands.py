@@ -20,7 +20,7 @@ from study.conditions import Conditions
 from study.errors import UsageError
 from study.evaluations import read_evaluations
 from study.objective import decode, load_objective
-from study.options import hang_option, spec_option, storage_option, study_argument
+from study.options import device_option, hang_option, spec_option, storage_option, study_argument
 from study.search.artifacts import read_artifact
 from study.search.samplers import seed_of
 from study.search.session import engine_of
@@ -88,6 +88,7 @@ def package(study: str, folder: Path, storage: str, trial: str) -> None:
     help="Train on so many images.  [default: the study's budget]",
 )
 @hang_option
+@device_option
 def train(
     study: str,
     folder: Path,

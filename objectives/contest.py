@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from models.package import Card, load_package
 from objectives.evaluation import Attack, apply_attack, network_attack
 from study.errors import DataError, UsageError
+from study.options import device_option
 
 __all__ = ["attack", "attack_folder", "find_images"]
 
@@ -26,6 +27,7 @@ _folder = click.Path(file_okay=False, path_type=Path)
 @click.argument("input_dir", type=_folder)
 @click.argument("output_dir", type=_folder)
 @click.argument("max_epsilon", type=click.IntRange(0, 255))
+@device_option
 def attack(package: Path, input_dir: Path, output_dir: Path, max_epsilon: int) -> None:
     """Attack every PNG of INPUT_DIR with PACKAGE; write OUTPUT_DIR, same names.
 

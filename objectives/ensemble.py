@@ -8,6 +8,7 @@ import chainer.functions as F
 import numpy as np
 from numpy.typing import NDArray
 
+from models import device
 from models.classifiers import Classifier
 from models.pixels import to_unit
 from objectives.boosters import View, flip
@@ -24,7 +25,7 @@ Target = tuple[Classifier, CleanLogits]
 
 @dataclass(frozen=True)
 class Originals:
-    """The clean images of a batch, or of a part of it.
+    """The clean images of a batch, or of a part of it, and their labels: on the device in use.
 
     Attributes:
         split: where they are.
@@ -43,12 +44,12 @@ class Originals:
     def images(self) -> NDArray[np.floating]:
         """Floats (N, C, H, W) in [0, 1]."""
         images = to_unit(flip(self.split.images[self.indexes], self.flipped))
-        return images.astype(chainer.get_dtype(), copy=False)
+        return device.send(images.astype(chainer.get_dtype(), copy=False))
 
     @property
     def labels(self) -> NDArray[np.int32]:
         """Of the data set, (N,)."""
-        return self.split.labels[self.indexes]
+        return device.send(self.split.labels[self.indexes])
 
 
 def image_losses(
@@ -125,7 +126,7 @@ def _on_logits(
     loss: LossSpec, target: Target, view: View, seen: chainer.Variable, originals: Originals
 ) -> chainer.Variable:
     classifier, clean = target
-    known = clean(originals.indexes, originals.flipped)
+    known = device.send(clean(originals.indexes, originals.flipped))
     return attack_loss(loss.name, classifier(seen), known, originals.labels, loss.confidence)
 
 

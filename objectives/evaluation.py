@@ -10,6 +10,7 @@ import chainer
 import numpy as np
 from numpy.typing import NDArray
 
+from models import device
 from models.pixels import to_bytes, to_unit, within_budget
 from objectives.measures import Answers, perturbation_norms, similarities
 from study.world import World
@@ -42,7 +43,7 @@ def logits_of(classifier: chainer.Link, images: NDArray[np.uint8]) -> NDArray[np
     with chainer.no_backprop_mode(), chainer.using_config("train", False):
         for start in range(0, len(images), _BATCH):
             x = to_unit(images[start : start + _BATCH]).astype(chainer.get_dtype(), copy=False)
-            parts.append(classifier(x).array)
+            parts.append(device.home(classifier(classifier.device.send(x)).array))
     return np.concatenate(parts)
 
 
@@ -56,12 +57,14 @@ def apply_attack(attack: Attack, images: NDArray[np.uint8], epsilon: int) -> NDA
 
 
 def network_attack(network: chainer.Link) -> Attack:
-    """Return the attack that an attack network computes in one pass."""
+    """Return the attack that an attack network computes in one pass, on the device in use."""
+    network = device.send(network)
 
     def attack(images: NDArray[np.uint8], epsilon: int) -> NDArray[np.uint8]:
         budgets = np.full(len(images), epsilon)
         with chainer.no_backprop_mode(), chainer.using_config("train", False):
-            return to_bytes(network(to_unit(images), budgets).array)
+            adversarial = network(network.device.send(to_unit(images)), budgets)
+        return to_bytes(device.home(adversarial.array))
 
     return attack
 

@@ -23,7 +23,7 @@ from objectives.protocol import relation, seen_by_baseline, seen_by_network
 from objectives.targets import check_distinct, load_targets
 from study.errors import UsageError
 from study.evaluations import save_evaluations
-from study.options import form_option, hang_option, storage_option
+from study.options import device_option, form_option, hang_option, storage_option
 from study.search.session import engine_of
 from study.tables import show
 from study.world import World, mpi_world
@@ -57,6 +57,7 @@ _EPSILONS, _CLASSIFIER_IMAGES = (
     help="Write the table there too.",
 )
 @hang_option
+@device_option
 @form_option
 def evaluate(
     attacks: tuple[str, ...],

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models import weights
+from models import device, weights
 from models.classifiers import READY, Classifier, build, defend, freeze, split_training, undefended
 from models.defences import split_defences
 from objectives.adversary import Adversary, split_adversary
@@ -84,7 +84,9 @@ def load_targets(
     """
     parts = {text: split_defences(text) for text in sorted(set(texts))}
     nets = _load_undefended(sorted({base for _, base in parts.values()}), data, images, world)
-    return {text: freeze(defend(nets[base], used)) for text, (used, base) in parts.items()}
+    return {
+        text: freeze(device.send(defend(nets[base], used))) for text, (used, base) in parts.items()
+    }
 
 
 def _load_undefended(
@@ -217,7 +219,8 @@ def _build(text: str, data: DataSet) -> Classifier:
     if adversary and _ready(name):
         raise UsageError(f"classifier {text!r} is pretrained; what follows ~ trains none")
     shape = data.train.images.shape
-    return build(name, channels=shape[1], classes=len(data.classes), size=shape[2], seed=seed)
+    net = build(name, channels=shape[1], classes=len(data.classes), size=shape[2], seed=seed)
+    return device.send(net)
 
 
 def _train_round(

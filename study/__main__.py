@@ -23,7 +23,7 @@ _ELSEWHERE = {
     "train": "objectives.commands",
 }
 # What tells `study.provenance` something that `jigsaw environment` shows.
-_TELLS = {"environment": "models.kernels"}
+_TELLS = {"environment": ("models.device", "models.kernels")}
 
 
 class _Composed(click.Group):
@@ -38,8 +38,8 @@ class _Composed(click.Group):
                 import_module(_ELSEWHERE[cmd_name]), cmd_name.replace("-", "_")
             )
             return verb
-        if cmd_name in _TELLS:
-            import_module(_TELLS[cmd_name])
+        for module in _TELLS.get(cmd_name, ()):
+            import_module(module)
         return super().get_command(ctx, cmd_name)
 
 

@@ -13,6 +13,7 @@ from study.conditions import DEFAULT_OBJECTIVE, Conditions
 from study.errors import UsageError
 from study.objective import Objective, load_objective
 from study.options import (
+    device_option,
     form_option,
     hang_option,
     read_pair,
@@ -121,6 +122,7 @@ def create(
     help="Give up after so many failed trials in a row.",
 )
 @hang_option
+@device_option
 def worker(
     study: str | None,
     name: str | None,

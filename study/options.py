@@ -1,6 +1,7 @@
 """Options and ways of writing values that several verbs of the command line share."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from study.conditions import DEFAULT_OBJECTIVE, parse_scalar
 from study.errors import UsageError
 
 __all__ = [
+    "device_option",
     "form_option",
     "hang_option",
     "read_pair",
@@ -30,6 +32,18 @@ study_argument = click.argument("study")
 hang_option = click.option(
     "--hang-timeout", type=click.FloatRange(0, min_open=True), default=600.0, show_default=True,
     metavar="SECONDS", help="End the job when a rank waits so long for the others.",
+)  # fmt: skip
+
+
+def _remember_device(context: click.Context, option: click.Parameter, name: str) -> None:
+    # For models.device, which only those commands import that compute something.
+    os.environ["JIGSAW_DEVICE"] = name
+
+
+device_option = click.option(
+    "--device", envvar="JIGSAW_DEVICE", type=click.Choice(["cpu", "cuda"]), default="cpu",
+    show_default=True, expose_value=False, callback=_remember_device,
+    help="Compute there; each rank of a host takes a GPU of its own. JIGSAW_DEVICE is used when left out.",
 )  # fmt: skip
 form_option = click.option(
     "--format", "form", type=click.Choice(["table", "json", "csv"]), default="table",

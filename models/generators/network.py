@@ -199,6 +199,7 @@ class AttackNetwork(chainer.Chain):  # type: ignore[misc]
             if self.epsilons.mode == "heads"
             else np.zeros(n, np.intp)
         )
+        head = self.device.send(head)
         weight, bias = F.get_item(self.head_w, head), F.get_item(self.head_b, head)
         # One small matrix per image: only the head of the image's own budget is computed. Channels
         # come last, as they lie in memory.

@@ -64,14 +64,29 @@ def using(name: str) -> Iterator[None]:
 def provider(array: Any) -> Provider | None:
     """Return what computes on `array`; None for Chainer's own functions."""
     name = _in_use.name
-    if name == "chainer" or (name == "numpy" and not isinstance(array, np.ndarray)):
+    if name == "chainer" or not (isinstance(array, np.ndarray) or _on_gpu(name)):
         return None
     return _loaded(name)
 
 
-def fallback() -> Provider:
-    """Return a provider that is always there, for what Chainer has no function for."""
+def fallback(array: Any) -> Provider:
+    """Return a provider that is always there, for what Chainer has no function for.
+
+    Raises:
+        UsageError: the array is on a GPU, where none is always there.
+    """
+    if not isinstance(array, np.ndarray):
+        raise UsageError(
+            "batch normalisation over several ranks on GPUs needs PyTorch's kernels: install a torch "
+            "that is built for CUDA, or choose JIGSAW_DEVICE=cpu"
+        )
     return _loaded("numpy")
+
+
+@cache
+def _on_gpu(name: str) -> bool:
+    """Whether the provider computes on GPUs; PyTorch's build for processors does not."""
+    return name == "torch" and bool(importlib.import_module("torch").cuda.is_available())
 
 
 @cache

@@ -76,7 +76,9 @@ class BatchNormalization(L.BatchNormalization):  # type: ignore[misc]
         kernels, alone = provider(_array(x)), isinstance(self._statistics, Alone)
         if not chainer.config.train or (kernels is None and alone):
             return _relu(super().forward(x), relu)
-        node = Normalization(kernels or fallback(), self.eps, False, relu, self._statistics)
+        node = Normalization(
+            kernels or fallback(_array(x)), self.eps, False, relu, self._statistics
+        )
         (y,) = node.apply((x, self.gamma, self.beta))
         if not chainer.config.in_recomputing:
             self._remember(node)

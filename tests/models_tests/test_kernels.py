@@ -47,7 +47,7 @@ class Case(NamedTuple):
 
 def normalised(link: type[chainer.Link], relu: bool) -> Callable[..., chainer.Variable]:
     def function(x: Any, gamma: Any, beta: Any) -> chainer.Variable:
-        made = link(x.shape[1])
+        made = link(x.shape[1]).to_device(chainer.as_variable(x).device)
         # Chainer looks its parameters up by attribute: what is differentiated takes their place.
         vars(made).update(gamma=gamma, beta=beta)
         return made(x, relu)
@@ -100,7 +100,10 @@ CASES = {
     "relu-of-rows": Case(kernels.relu, ((3, 5),)),
     "add-relu": Case(kernels.add_relu, (IMAGE, IMAGE)),
     "scale-shift": Case(
-        lambda x: kernels.scale_shift(x, np.arange(4) - 1.5, np.arange(4) * 0.1), (IMAGE,)
+        lambda x: kernels.scale_shift(
+            x, *chainer.as_variable(x).device.send((np.arange(4) - 1.5, np.arange(4) * 0.1))
+        ),
+        (IMAGE,),
     ),
     "max-pooling": Case(
         lambda x: kernels.max_pooling_2d(x, Window((2, 2), (2, 2), cover_all=True)), (IMAGE,)

@@ -19,7 +19,7 @@ from study.world import World, mpi_world
 # isort: split
 import chainer
 
-from models import weights
+from models import device, weights
 from models.classifiers import build, freeze
 from models.hints import Hint
 from objectives.data import Split
@@ -110,7 +110,7 @@ def results(case: Case, world: World) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the first step's gradients and the parameters after three, by name."""
     images = split()
     nets = {
-        text: freeze(build(text, channels=3, classes=4, size=10, seed=seed))
+        text: freeze(device.send(build(text, channels=3, classes=4, size=10, seed=seed)))
         for text, seed in _targets(case).items()
     }
     targets = {text: (net, CleanLogits(net, images.images)) for text, net in nets.items()}
@@ -121,7 +121,9 @@ def results(case: Case, world: World) -> Iterator[tuple[str, np.ndarray]]:
         placement=case.placement, hint=hint,
     ):  # fmt: skip
         if seen == case.batch:
-            yield from ((f"grad{name}", p.grad.copy()) for name, p in network.namedparams())
+            yield from (
+                (f"grad{name}", device.home(p.grad).copy()) for name, p in network.namedparams()
+            )
     yield from ((f"after/{name}", array) for name, array in weights.arrays(network).items())
     touched = [clean._known.any() for _, clean in targets.values()]
     yield "computed", np.array(world.allgather(touched))
@@ -186,6 +188,36 @@ def communicator_results(world: World) -> dict[str, np.ndarray]:
     return found
 
 
+SUMS = [(dtype, size) for dtype in ("f4", "f8", "i8") for size in (0, 3, 1025, 1026, 5000)]
+SHARES = {rank: 3 + 2 * rank for rank in range(4)}
+
+
+def summand(rank: int, dtype: str, size: int) -> np.ndarray:
+    return (np.random.default_rng((rank, size)).normal(size=(1, size)) * 1e3).astype(dtype)
+
+
+def far_away(rank: int) -> np.ndarray:
+    """Images of this rank, whose mean is 30,000 times their deviation, and not that of other ranks."""
+    draw = np.random.default_rng(rank).normal(size=(SHARES[rank], 2, 2, 2))
+    return (draw + 30000 + rank).astype(np.float32)
+
+
+def world_results(world: World) -> dict[str, np.ndarray]:
+    """Sums, the statistics of a shared normalisation, and what ranks say whose sums differ in shape."""
+    from models.distributed import batch_normalization
+
+    found = {f"sum:{d}{n}": world.sum(summand(world.rank, d, n)) for d, n in SUMS}
+    norm = batch_normalization(2, world)
+    with chainer.using_config("train", True):
+        norm(far_away(world.rank))
+    found["variance"] = norm.avg_var
+    try:
+        world.sum(np.zeros(2 + world.rank))
+    except TrialFailed as error:
+        found["differ"] = np.array(str(error))
+    return found
+
+
 def all_results(world: World) -> dict[str, np.ndarray]:
     with chainer.using_config("dtype", np.dtype(np.float64)):
         return {
@@ -195,6 +227,8 @@ def all_results(world: World) -> dict[str, np.ndarray]:
 
 if __name__ == "__main__":
     world = mpi_world(hang_timeout=30)
-    found = world.together(lambda: all_results(world) | communicator_results(world))
+    found = world.together(
+        lambda: all_results(world) | communicator_results(world) | world_results(world)
+    )
     if world.rank == 0:
         np.savez(Path(sys.argv[1]), **found)

@@ -7,8 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models import device
+from study.errors import UsageError
 from study.world import World
-from tests.mpi_tests.gradients_job import CASES, Case, all_results, with_gradients
+from tests.mpi_tests.gradients_job import (
+    CASES,
+    SUMS,
+    Case,
+    all_results,
+    far_away,
+    summand,
+    with_gradients,
+)
 from tests.mpi_tests.jobs import run_job
 
 RANKS = (2, 4)
@@ -76,6 +86,21 @@ def test_each_target_is_computed_by_one_rank_of_each_group(job, case, ranks) -> 
     assert computed.any(axis=1).all()
 
 
+@pytest.mark.gpu
+def test_ranks_on_gpus_compute_what_one_processor_computes(alone, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("JIGSAW_DEVICE", "cuda")
+    try:
+        device.current()
+    except UsageError as error:
+        pytest.skip(str(error))
+    run_job(2, Path(__file__).with_name("gradients_job.py"), tmp_path / "gpu.npz", limit=180)
+    with np.load(tmp_path / "gpu.npz", allow_pickle=False) as arrays:
+        found = dict(arrays)
+    for case in CASES:
+        one, many = flat(alone, case, "after"), flat(found, case, "after")
+        assert np.linalg.norm(many - one) <= 1e-6 * np.linalg.norm(one), case.name
+
+
 @pytest.mark.parametrize("ranks", RANKS)
 @pytest.mark.parametrize("case", ["all", "missing", "filled", "group"])
 def test_the_packed_communicator_does_what_the_naive_one_does(job, case, ranks) -> None:
@@ -122,6 +147,28 @@ def test_a_gradient_that_only_some_ranks_have_ends_the_trial_and_says_so(job, ra
     assert "rank 0: ranks diverged: this one is at 'mean of gradients" in said
     assert "which this rank has 111'" in said
     assert "which this rank has 011'" in said
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+@pytest.mark.parametrize(("dtype", "size"), SUMS)
+def test_a_sum_is_that_of_all_ranks_in_its_own_shape_and_dtype(job, dtype, size, ranks) -> None:
+    found = job(ranks)[f"sum:{dtype}{size}"]
+    expected = sum(summand(rank, dtype, size) for rank in range(ranks))
+    assert (found.shape, found.dtype) == ((1, size), expected.dtype)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-3 if dtype == "f4" else 1e-9)
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+def test_sums_of_different_shapes_end_the_trial_and_say_so(job, ranks) -> None:
+    assert "rank 0: ranks diverged: this one is at 'sum of (2,)'" in job(ranks)["differ"].item()
+    assert "rank 1: ranks diverged: this one is at 'sum of (3,)'" in job(ranks)["differ"].item()
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+def test_a_shared_variance_does_not_cancel_where_the_mean_is_far_away(job, ranks) -> None:
+    images = np.concatenate([far_away(rank) for rank in range(ranks)]).astype(np.float64)
+    variance = images.var(axis=(0, 2, 3), ddof=1)
+    np.testing.assert_allclose(job(ranks)["variance"], 0.9 + 0.1 * variance, rtol=1e-3)
 
 
 def test_a_job_that_hangs_is_ended_whole(tmp_path: Path) -> None:
