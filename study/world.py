@@ -21,6 +21,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from study.beats import beat_writer
 from study.errors import TrialFailed, TrialInterrupted, UsageError
 
 __all__ = ["GuardedComm", "World", "launched_by_mpi", "mpi_library", "mpi_world"]
@@ -63,11 +64,14 @@ def mpi_world(hang_timeout: float = 600.0) -> "World":
     Args:
         hang_timeout: seconds a rank waits for the others before it ends the job; > 0.
     """
-    if not launched_by_mpi():
-        return World()
-    from mpi4py import MPI
+    if launched_by_mpi():
+        from mpi4py import MPI
 
-    return World(MPI.COMM_WORLD, hang_timeout)
+        world = World(MPI.COMM_WORLD, hang_timeout)
+    else:
+        world = World()
+    world.arriving = beat_writer(world.rank) or world.arriving
+    return world
 
 
 class World:
@@ -76,6 +80,11 @@ class World:
     Args:
         comm: an mpi4py communicator, or None for the in-process twin: one rank, no MPI, same laws.
         hang_timeout: seconds to wait for the other ranks before the job is aborted; > 0.
+
+    Attributes:
+        arriving: called on every rank before each exchange, with what the rank is about to do.
+        progressed: called on every rank after each exchange: all ranks came to it.
+        before_abort: called before this rank ends the job, with the reason.
     """
 
     def __init__(self, comm: Any = None, hang_timeout: float = 600.0) -> None:
@@ -84,17 +93,20 @@ class World:
         self.size: int = 1 if comm is None else comm.size
         self.hang_timeout = hang_timeout
         self.interrupted = False
-        self._local_size: int | None = 1 if comm is None else None
+        self._local: tuple[int, int] | None = (0, 1) if comm is None else None
+        self.arriving: Callable[[str], None] = lambda call: None
+        self.progressed: Callable[[], None] = lambda: None
         self.before_abort: Callable[[str], None] = lambda reason: None
         self.comm = None if comm is None else GuardedComm(comm, self)
 
     @property
-    def local_size(self) -> int:
-        """Ranks on this host; the first use is a collective."""
-        if self._local_size is None:
-            hosts = self.allgather(socket.gethostname())
-            self._local_size = hosts.count(socket.gethostname())
-        return self._local_size
+    def local(self) -> tuple[int, int]:
+        """This rank among the ranks on its host, and how many those are; the first use is a collective."""
+        if self._local is None:
+            host = socket.gethostname()
+            hosts = self.allgather(host)
+            self._local = (hosts[: self.rank].count(host), hosts.count(host))
+        return self._local
 
     def bcast(self, value: T) -> T:
         """Return rank 0's `value` on every rank."""
@@ -192,10 +204,12 @@ class World:
         raise TrialFailed({self.rank: text})  # not reached: the exchange raises
 
     def _exchange(self, call: str, failure: _Failure | None) -> None:
+        self.arriving(call)
         tag = crc32(call.encode())
         word = np.array([failure is not None, self.interrupted, tag, -tag], dtype=np.int64)
         if self._comm is not None:
             word = self._maximum(word, call)
+        self.progressed()
         failed, self.interrupted = bool(word[0]), bool(word[1])
         diverged = word[2] != -word[3]
         # Who was asked to stop may be anywhere: that is no divergence.
