@@ -100,12 +100,15 @@ class Processes:
         """Send a signal to the ranks."""
         # Launchers disagree about what they pass on, and to whom: the ranks are told directly.
         here = self._here(read_beats(self._folder, self._ranks))
-        for pid in [beat.pid for beat in here if self._lives(beat)] or [self._process.pid]:
+        pids = [beat.pid for beat in here if self._lives(beat)]
+        for pid in pids:
             _send(pid, number)
+        if not pids:
+            self._process.send_signal(number)
 
     def kill(self) -> None:
         """End all processes at once, whatever state they are in."""
-        _send(self._process.pid, signal.SIGKILL)
+        self._process.kill()
         self._kill_marked()
         self._process.wait(_DYING_SECONDS)
 

@@ -14,17 +14,17 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
-from study.beats import Watch, read_beats
+from study.attempts import Attempt, Jobs
 from study.errors import JigsawError, TrialInterrupted, UsageError
-from study.exits import explain_exit, last_line
-from study.launchers import Alone, Launcher, Mpiexec, Place, Running
+from study.exits import last_line
+from study.launchers import Launcher, Place
 from study.objective import Objective
 from study.trial import INTERRUPTED, Job
 
 if TYPE_CHECKING:
     from study.search.session import Session
 
-__all__ = ["Launch", "Tally", "launcher_for", "supervise"]
+__all__ = ["Launch", "Tally", "supervise"]
 
 _POLL_SECONDS = 0.05
 _DONE = ("complete", "pruned")
@@ -84,7 +84,7 @@ def supervise(
 
     Args:
         launch: what to do.
-        launcher: starts the jobs; None chooses one for each job (see `launcher_for`).
+        launcher: starts the jobs; None chooses one for each job (see `study.attempts.launcher_for`).
         progress: called with ("trial" | "end", facts).
 
     Returns:
@@ -100,23 +100,18 @@ def supervise(
     # Other machines see the working directory, if anything of this one.
     shared = Path.cwd() if any(place.hosts for place in launch.places) else None
     with TemporaryDirectory(prefix="jigsaw-", dir=shared) as folder, _stop_signals() as stop:
-        jobs = _Jobs(launch, launcher, Path(folder), stop)
+        jobs = Jobs(launch.study, launch.storage, launch.stall, Path(folder), launcher)
         if type(first.objective).prepare is not Objective.prepare:
-            _prepare(jobs, launch)
+            _prepare(jobs, launch, stop)
         slots = [
             _Slot(Session(first.study, first.conditions, first.objective), place)
             for place in launch.places
         ]
-        return _Supervisor(launch, jobs, slots, progress or _silent).run()
+        return _Supervisor(launch, jobs, slots, stop, progress or _silent).run()
 
 
 def _silent(event: str, facts: Mapping[str, Any]) -> None:
     """Show nothing."""
-
-
-def launcher_for(ranks: int, place: Place) -> Launcher:
-    """Return what starts so many ranks there: one rank of this machine needs no MPI."""
-    return Alone() if ranks == 1 and not place.hosts else Mpiexec()
 
 
 @contextmanager
@@ -127,7 +122,10 @@ def _stop_signals() -> Iterator[list[int]]:
     def ask(number: int, frame: FrameType | None) -> None:
         asked.append(number)
 
-    previous = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    asking = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        asking.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, ask) for number in asking}
     try:
         yield asked
     finally:
@@ -135,66 +133,12 @@ def _stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-@dataclass
-class _Attempt:
-    """A job that is watched."""
-
-    running: Running
-    folder: Path
-    ranks: int
-    watch: Watch
-    killed: str = ""
-
-    def over(self) -> bool:
-        """Tell whether it ended, or was ended because it made no progress."""
-        if self.running.poll() is not None:
-            return True
-        stalled = self.watch.stalled(read_beats(self.folder, self.ranks), time.monotonic())
-        if stalled is not None:
-            self.kill(stalled)
-        return stalled is not None
-
-    def kill(self, reason: str) -> None:
-        """End it at once."""
-        self.killed = reason
-        self.running.kill()
-
-    @property
-    def reason(self) -> str:
-        """Why its trial is not settled."""
-        beats = read_beats(self.folder, self.ranks)
-        return self.killed or explain_exit(self.running.poll(), self.running.logs(), beats)
-
-
-@dataclass
-class _Jobs:
-    """Starts jobs, each with a folder of its own."""
-
-    launch: Launch
-    launcher: Launcher | None
-    folder: Path
-    stop: list[int]
-
-    def start(self, ranks: int, place: Place, *number: int) -> _Attempt:
-        """Start the job of a trial, or one that only prepares."""
-        folder = self.folder / "-".join(map(str, number or ("prepare",)))
-        folder.mkdir()
-        launcher = self.launcher or launcher_for(ranks, place)
-        stall = self.launch.stall
-        # Ranks that wait give up long after the supervisor has: it knows for whom they wait.
-        arguments = [self.launch.study, *map(str, number), "--hang-timeout", str(2 * stall)]
-        # Not among the arguments, which everybody on this machine can read: it may hold a password.
-        environment = {"OPTUNA_STORAGE": self.launch.storage}
-        running = launcher.start(arguments, ranks, place, environment, folder)
-        return _Attempt(running, folder, ranks, Watch(stall, time.monotonic()))
-
-
-def _prepare(jobs: _Jobs, launch: Launch) -> None:
+def _prepare(jobs: Jobs, launch: Launch, stop: list[int]) -> None:
     """Prepare once, before several jobs would do the same: what cannot be is said before any trial."""
     attempt = jobs.start(launch.ranks, launch.places[0])
     try:
         while not attempt.over():
-            if jobs.stop:
+            if stop:
                 raise TrialInterrupted("stopped while preparing")
             time.sleep(_POLL_SECONDS)
     finally:
@@ -212,16 +156,22 @@ class _Slot:
     session: "Session"
     place: Place
     job: Job | None = None
-    attempt: _Attempt | None = None
+    attempt: Attempt | None = None
 
 
 class _Supervisor:
     def __init__(
-        self, launch: Launch, jobs: _Jobs, slots: Sequence[_Slot], progress: Progress
+        self,
+        launch: Launch,
+        jobs: Jobs,
+        slots: Sequence[_Slot],
+        stop: list[int],
+        progress: Progress,
     ) -> None:
         self._launch = launch
         self._jobs = jobs
         self._slots = slots
+        self._stop = stop
         self._progress = progress
         self._tally = Tally()
         self._started = time.monotonic()
@@ -230,7 +180,7 @@ class _Supervisor:
         try:
             while self._wanted() or self._busy():
                 self._turn()
-                if self._jobs.stop:
+                if self._stop:
                     self._leave()
                 time.sleep(_POLL_SECONDS)
         finally:
@@ -239,7 +189,8 @@ class _Supervisor:
             for slot in self._busy():
                 if slot.attempt is not None:
                     slot.attempt.running.kill()
-                with suppress(JigsawError):
+            for slot in self._busy():
+                with suppress(Exception):
                     slot.session.settle("its supervisor could not go on")
         return self._tally
 
@@ -259,7 +210,7 @@ class _Supervisor:
         for slot in self._slots:
             if slot.attempt is not None and slot.attempt.over():
                 self._settle(slot)
-            if slot.job is None and self._wanted() and not self._jobs.stop:
+            if slot.job is None and self._wanted() and not self._stop:
                 self._begin(slot)
         self._slots[0].session.settle_stale()
 
@@ -271,7 +222,7 @@ class _Supervisor:
             slot.session.abandon(f"its parameter ranks is {ranks!r}; allowed: 1, 2, ...")
             slot.job = None
             raise UsageError(f"trial {job.number}: ranks is {ranks!r}; allowed: 1, 2, ...")
-        if not self._jobs.stop:
+        if not self._stop:
             slot.attempt = self._jobs.start(ranks, slot.place, job.number)
 
     def _settle(self, slot: _Slot, reason: str = "") -> None:
@@ -290,19 +241,19 @@ class _Supervisor:
         Raises:
             TrialInterrupted: always.
         """
-        asked = len(self._jobs.stop)
+        asked = len(self._stop)
         for slot in self._busy():
             if slot.attempt is not None:
                 slot.attempt.running.signal(signal.SIGTERM)
         deadline = time.monotonic() + self._launch.grace
         while busy := self._busy():
             # A second signal waits for nobody.
-            over = time.monotonic() >= deadline or len(self._jobs.stop) > asked
+            over = time.monotonic() >= deadline or len(self._stop) > asked
             for slot in busy:
                 if slot.attempt is not None and over:
                     slot.attempt.running.kill()
                 if slot.attempt is None or slot.attempt.running.poll() is not None:
                     self._settle(slot, INTERRUPTED)
             time.sleep(_POLL_SECONDS)
-        name = signal.Signals(self._jobs.stop[0]).name
+        name = signal.Signals(self._stop[0]).name
         raise TrialInterrupted(f"stopped by {name}; interrupted trials are queued again")

@@ -15,6 +15,7 @@ from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from study.conditions import Conditions, agree
 from study.curves import CurveWriter
@@ -152,12 +153,15 @@ class Session:
         return {"provenance": provenance() | self.objective.identity}
 
     def beat(self) -> None:
-        """Let the running trial's heart beat, now and then; a database that is away costs a beat."""
+        """Let the running trial's heart beat, now and then; whatever the database says to it costs a beat.
+
+        Nothing is raised: the other ranks are on their way into a collective.
+        """
         now = time.monotonic()
         if self._trial is None or now - self._beaten < EVERY:
             return
         self._beaten = now
-        with suppress(UsageError):
+        with suppress(UsageError, SQLAlchemyError):
             beat_heart(self.storage.engine, self._trial._trial_id, 0.0)
 
     def settle_stale(self) -> None:

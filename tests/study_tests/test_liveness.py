@@ -14,6 +14,7 @@ from optuna.storages import RDBStorage
 from optuna.study import Study
 from optuna.trial import TrialState
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from study.errors import UsageError
 from study.search import liveness as module
@@ -130,16 +131,28 @@ def test_a_heart_beats_now_and_then(
     assert len(beats) == 2
 
 
-def test_a_database_that_is_away_costs_a_beat_and_no_trial(
-    create: Any, database_url: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "error", [UsageError("did not answer for 0 s"), IntegrityError("INSERT", {}, Exception("gone"))]
+)
+def test_a_beat_that_fails_costs_no_trial(
+    error: Exception, create: Any, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create()
     session = open_session(database_url, "s", {})
     session.ask({})
 
-    def away(*_: Any) -> None:
-        raise UsageError("did not answer for 0 s")
+    def fail(*_: Any) -> None:
+        raise error
 
-    monkeypatch.setattr(sessions, "beat_heart", away)
+    monkeypatch.setattr(sessions, "beat_heart", fail)
     session.beat()
     assert session.record(1, 0.5, {}) is False
+
+
+def test_a_study_with_heartbeats_can_be_deleted(create: Any, database_url: str) -> None:
+    create()
+    session = open_session(database_url, "s", {})
+    session.ask({})
+    optuna.delete_study(study_name="s", storage=session.storage)
+    with session.storage.engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM trial_heartbeats")).scalar() == 0
