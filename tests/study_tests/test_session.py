@@ -112,6 +112,7 @@ def test_a_trial_is_taken_over_by_its_job(session: Session, database_url: str) -
     assert theirs.record(1, 0.5, {"loss": 1.0}) is False
     theirs.finish(Outcome("complete", Result(0.75), cost=COST))
     assert session.settle("nobody ended it") == Ending("complete", 0.75)
+    assert not session.storage._own  # or it would go on telling that the trial runs
     trial = last(session, database_url)
     assert (trial.state, trial.value, trial.intermediate_values) == (
         TrialState.COMPLETE,
