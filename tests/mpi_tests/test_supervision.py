@@ -106,7 +106,7 @@ def test_children_that_a_job_leaves_end_with_it(url: str, tmp_path: Path) -> Non
     assert states(url) == ["COMPLETE"]
 
 
-@pytest.mark.parametrize("fault", ["slow", "stop rank 1"])
+@pytest.mark.parametrize("fault", ["slow", pytest.param("stop rank 1", marks=pytest.mark.slow)])
 def test_a_killed_supervisor_takes_its_jobs_along(fault: str, url: str, tmp_path: Path) -> None:
     queue(url, fault, "none")
     job = launch(url, tmp_path, 2)
