@@ -18,6 +18,7 @@ _ELSEWHERE = {
     "evaluate": "objectives.scoring",
     "export-torch": "objectives.torch_export",
     "images": "objectives.files",
+    "launch": "study.launch_command",
     "package": "objectives.commands",
     "report": "dashboards.commands",
     "train": "objectives.commands",

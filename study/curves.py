@@ -7,14 +7,16 @@ table would make `optuna.delete_study` fail silently on PostgreSQL.
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from sqlalchemy import BigInteger, Column, Double, Engine, MetaData, String, Table, select
 
 from study.errors import UsageError
 from study.retry import run
 from study.schema import ensure_tables, insert_new
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["CURVES", "CurveWriter", "read_curves"]
 
@@ -82,7 +84,7 @@ def read_curves(
     keys: Sequence[str] | None = None,
     *,
     after: float | None = None,
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """Return curves as rows `uid, key, step, value, seconds`, ordered by all of them.
 
     Args:
@@ -91,6 +93,9 @@ def read_curves(
         keys: the curve keys wanted; None means all.
         after: only points of more than so many seconds since their trial's start.
     """
+    # Here, because it takes longer to load than all else that the job of a trial needs.
+    import pandas as pd
+
     ensure_tables(engine, _METADATA)
     query = select(CURVES) if keys is None else select(CURVES).where(CURVES.c.key.in_(keys))
     if after is not None:

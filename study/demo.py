@@ -3,7 +3,6 @@
 import json
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +14,8 @@ from typing import Any
 import click
 import pandas as pd
 
-from study.errors import JigsawError, UsageError
+from study.errors import JigsawError
+from study.launchers import find_mpiexec
 from study.tables import show
 
 __all__ = ["demo"]
@@ -118,7 +118,7 @@ class _Runner:
             )
             return
         job = ["mpiexec", "-n", str(self._ranks)]
-        real = [_mpiexec(), *job[1:], sys.executable, "-m", module, *arguments]
+        real = [find_mpiexec(), *job[1:], sys.executable, "-m", module, *arguments]
         self._call(real, [*job, "python", "-m", module, *arguments])
 
     def _call(self, command: list[str], shown: list[str]) -> None:
@@ -237,12 +237,3 @@ def _seeds(errors: pd.DataFrame) -> pd.DataFrame:
         return f"{values.mean():.3f} ({values.min():.3f} .. {values.max():.3f})"
 
     return by_seed.groupby(["spec", "epsilon"]).agg(spread).unstack().reset_index()
-
-
-def _mpiexec() -> str:
-    """Prefer the launcher that belongs to this environment over one that may be of another MPI."""
-    beside = Path(sys.executable).with_name("mpiexec")
-    found = str(beside) if beside.is_file() else shutil.which("mpiexec")
-    if found is None:
-        raise UsageError("mpiexec is not installed: pip install 'jigsaw[mpich]', or use --ranks 1")
-    return found

@@ -4,9 +4,8 @@ A row is one attack on one classifier at one budget; `objectives.measures` says 
 """
 
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import pandas as pd
 from sqlalchemy import (
     Column,
     DateTime,
@@ -23,6 +22,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.mysql import DATETIME
 
 from study.schema import ensure_columns, ensure_tables
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "EVALUATIONS",
@@ -67,7 +69,7 @@ _COLUMNS = [
 ]
 
 
-def save_evaluations(engine: Engine, study: str, frame: pd.DataFrame) -> None:
+def save_evaluations(engine: Engine, study: str, frame: "pd.DataFrame") -> None:
     """Store rows of `objectives.measures.error_table`; rows of the same attacks are replaced.
 
     Args:
@@ -90,11 +92,13 @@ def save_evaluations(engine: Engine, study: str, frame: pd.DataFrame) -> None:
         connection.execute(insert(EVALUATIONS), cast(list[dict[str, Any]], rows.to_dict("records")))
 
 
-def read_evaluations(engine: Engine, study: str) -> pd.DataFrame:
+def read_evaluations(engine: Engine, study: str) -> "pd.DataFrame":
     """Return what was stored for a study, in the order it was stored, with the column `worst`.
 
     Rows of older versions lack what was not measured then: NaN, `relation` and `weights` empty, `seeds` 1.
     """
+    import pandas as pd
+
     _ensure(engine)
     query = (
         select(*[EVALUATIONS.c[c] for c in [*_COLUMNS, "made"]])
@@ -114,7 +118,7 @@ def forget_evaluations(engine: Engine, study: str) -> None:
         connection.execute(delete(EVALUATIONS).where(EVALUATIONS.c.study == study))
 
 
-def add_worst(frame: pd.DataFrame) -> pd.DataFrame:
+def add_worst(frame: "pd.DataFrame") -> "pd.DataFrame":
     """Return the rows with `worst` beside `asr`: the least `asr` of the attack at the budget over held-out classifiers.
 
     Classifiers that the attack was trained on or tuned on (`relation` is `seen`) do not count.

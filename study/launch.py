@@ -13,6 +13,8 @@ import click
 import threadpoolctl
 
 from study.errors import JigsawError, TrialFailed, TrialInterrupted, UsageError
+from study.launchers import share
+from study.processes import CORES, MARK, end_with_parent
 from study.world import World, launched_by_mpi, mpi_world
 
 __all__ = ["launch", "run", "shadowed", "share_cores"]
@@ -104,15 +106,25 @@ def _raise(error: JigsawError) -> NoReturn:
 def share_cores(world: World) -> None:
     """Give each rank its share of this host's cores, unless the user has said how many threads.
 
+    The ranks of a launched job also stay on their share of the cores and GPUs that the launch gave the job.
+
     Libraries for linear algebra start one thread per core in every rank; two ranks on two cores then fight
     over them and take several times as long.
     """
-    if any(name in os.environ for name in _THREADS):
-        return
-    share = max(1, len(os.sched_getaffinity(0)) // world.local_size)
-    # For libraries that are loaded later, and for those that are there already.
-    os.environ.update(dict.fromkeys(_THREADS, str(share)))
-    threadpoolctl.threadpool_limits(share)
+    rank, ranks = world.local
+    cores = sorted(os.sched_getaffinity(0))
+    if not any(name in os.environ for name in _THREADS):
+        each = max(1, len(cores) // ranks)
+        # For libraries that are loaded later, and for those that are there already.
+        os.environ.update(dict.fromkeys(_THREADS, str(each)))
+        threadpoolctl.threadpool_limits(each)
+    if MARK in os.environ:
+        end_with_parent()
+    if CORES in os.environ and len(cores) >= ranks:
+        os.sched_setaffinity(0, share(cores, ranks, rank))
+    devices = [d for d in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if d]
+    if MARK in os.environ and devices:
+        os.environ["CUDA_VISIBLE_DEVICES"] = share(devices, ranks, rank)[0]
 
 
 def shadowed() -> str | None:

@@ -87,7 +87,10 @@ class Objective(ABC):
 
     @abstractmethod
     def suggest(self, trial: Suggester) -> Any:
-        """Draw a spec from the search space (rank 0 only; no side effects, no training)."""
+        """Draw a spec from the search space (rank 0 only; no side effects, no training).
+
+        A parameter named `ranks` is the number of ranks that `jigsaw launch` runs the trial on.
+        """
 
     @abstractmethod
     def evaluate(self, spec: Any, world: World, report: Report) -> float | Result:

@@ -6,15 +6,17 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from study.errors import TrialFailed, TrialInterrupted, TrialPruned
 from study.objective import Objective, Result, decode, digest
 from study.provenance import Clock
 from study.world import World
 
-__all__ = ["Job", "Outcome", "Record", "run_trial"]
+__all__ = ["INTERRUPTED", "Ending", "Job", "Outcome", "Record", "run_trial"]
 
+# What the state of an outcome that a signal made is called as a reason, too.
+INTERRUPTED: Final = "interrupted"
 Record = Callable[[int, float | None, Mapping[str, float]], bool]
 
 
@@ -26,11 +28,13 @@ class Job:
         number: the trial's number in its study.
         spec: the spec as JSON bytes.
         digest: sha256 of these bytes, checked by every rank.
+        ranks: how many ranks it asks for by its parameter `ranks`; None when it does not.
     """
 
     number: int
     spec: bytes
     digest: str
+    ranks: int | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,21 @@ class Outcome:
     def reason(self) -> str:
         """Why the trial failed, in one line per rank."""
         return str(TrialFailed(dict(self.failures))) if self.failures else self.state
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a trial ended, as the database tells it.
+
+    Attributes:
+        state: as of an `Outcome`.
+        value: of a complete trial.
+        reason: why it failed.
+    """
+
+    state: Literal["complete", "pruned", "failed", "interrupted"]
+    value: float | None = None
+    reason: str | None = None
 
 
 def run_trial(job: Job, objective: Objective, world: World, record: Record | None) -> Outcome:

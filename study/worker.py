@@ -12,15 +12,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from study.errors import TrialFailed, TrialInterrupted
+from study.errors import TrialFailed, TrialInterrupted, UsageError
 from study.objective import Objective, load_objective
-from study.trial import Job, Outcome, run_trial
+from study.trial import Job, Outcome, Record, run_trial
 from study.world import World
 
 if TYPE_CHECKING:
     from study.search.session import Session
 
-__all__ = ["Plan", "Progress", "Tally", "run_worker"]
+__all__ = [
+    "Plan", "Progress", "Tally", "facts_of", "finish", "join", "record_with", "run_worker",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,27 +86,41 @@ def run_worker(world: World, plan: Plan, progress: Progress | None = None) -> Ta
         TrialFailed: rank 0 lost the database between trials (on every rank).
         TrialInterrupted: the worker was asked to stop by a signal; the trial is settled.
     """
-    session: Session | None = None
-    progress = progress or _silent
-
-    def join() -> tuple[str, dict[str, Any]]:
-        nonlocal session
-        session = _join(plan)
-        return session.conditions.objective, session.objective.settings
-
     with world.signals():
-        name, settings = world.lead(join)
-        objective = (
-            session.objective if session else world.together(lambda: load_objective(name, settings))
-        )
-        if session is None:
-            progress = _silent
-        else:
-            world.check("together")
-            world.before_abort = session.abandon
+        session, objective = join(world, lambda: _open(plan))
+        progress = _silent if session is None or progress is None else progress
         progress("prepare", {"study": plan.study})
         world.together(lambda: objective.prepare(world))
         return _loop(world, plan, session, objective, progress)
+
+
+def join(world: World, open_: Callable[[], "Session"]) -> "tuple[Session | None, Objective]":
+    """Have rank 0 join a study; return its session, which the others have not, and the objective.
+
+    Raises:
+        UsageError: the study cannot be joined, or its objective not be built on a rank (on every rank).
+        TrialFailed: rank 0 cannot reach the database (on every rank).
+    """
+    session: Session | None = None
+
+    def lead() -> tuple[str, dict[str, Any]]:
+        nonlocal session
+        session = open_()
+        return session.conditions.objective, session.objective.settings
+
+    name, settings = world.lead(lead)
+    if session is None:
+        return None, world.together(lambda: load_objective(name, settings))
+    world.check("together")
+    world.before_abort = session.abandon
+    world.progressed = session.beat
+    return session, session.objective
+
+
+def facts_of(world: World) -> dict[str, Any]:
+    """Return what a trial remembers of the ranks that ran it: their hosts and their number; a collective."""
+    hosts = sorted(set(world.allgather(socket.gethostname())))
+    return {"hosts": hosts, "ranks": world.size}
 
 
 def _silent(event: str, facts: Mapping[str, Any]) -> None:
@@ -116,20 +132,28 @@ def _loop(
 ) -> Tally:
     tally = Tally()
     started = time.monotonic()
-    hosts = sorted(set(world.allgather(socket.gethostname())))
+    facts = facts_of(world)
 
     def next_job() -> Job | None:
         if session is None or not _more(plan, session, tally, time.monotonic() - started):
             return None
-        job = session.ask({"hosts": hosts, "ranks": world.size})
+        session.settle_stale()
+        job = session.ask(facts, world.hang_timeout)
+        if job.ranks not in (None, world.size):
+            session.abandon(
+                sentence := f"it wants {job.ranks} ranks, and this job has {world.size}"
+            )
+            raise UsageError(
+                f"trial {job.number}: {sentence}; `jigsaw launch {plan.study}` starts each trial on its own ranks"
+            )
         progress("trial", {"number": job.number, "spec": job.spec.decode()})
         return job
 
     while (job := _lead(world, session, next_job)) is not None:
-        outcome = run_trial(job, objective, world, _record(session, progress))
+        outcome = run_trial(job, objective, world, record_with(session, progress))
         tally.add(outcome)
         if session is not None:
-            _finish(world, session, outcome)
+            finish(world, session, outcome)
             tally.best = session.best_value()
             progress("end", {"number": job.number, "outcome": outcome, "best": tally.best})
         if outcome.state == "interrupted":
@@ -151,7 +175,8 @@ def _lead(
         raise
 
 
-def _finish(world: World, session: "Session", outcome: Outcome) -> None:
+def finish(world: World, session: "Session", outcome: Outcome) -> None:
+    """Have rank 0 write down how the trial ended; what it cannot write down fails all ranks."""
     try:
         session.finish(outcome)
     except Exception as error:
@@ -169,19 +194,20 @@ def _more(plan: Plan, session: "Session", tally: Tally, seconds: float) -> bool:
     )
 
 
-def _record(session: "Session | None", progress: Progress) -> Any:
+def record_with(session: "Session | None", progress: Progress | None = None) -> Record | None:
+    """Return what stores a report on rank 0, and shows it; None on the other ranks."""
     if session is None:
         return None
 
     def record(step: int, value: float | None, logs: Mapping[str, float]) -> bool:
         prune = session.record(step, value, logs)
-        progress("report", {"step": step, "value": value, "prune": prune})
+        (progress or _silent)("report", {"step": step, "value": value, "prune": prune})
         return prune
 
     return record
 
 
-def _join(plan: Plan) -> "Session":
+def _open(plan: Plan) -> "Session":
     # Imported by rank 0 only: the other ranks need no database code.
     from study.search.session import open_session
 

@@ -21,6 +21,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from study.beats import beat_writer
 from study.errors import TrialFailed, TrialInterrupted, UsageError
 
 __all__ = ["GuardedComm", "World", "launched_by_mpi", "mpi_library", "mpi_world"]
@@ -66,11 +67,14 @@ def mpi_world(hang_timeout: float = 600.0) -> "World":
     Args:
         hang_timeout: seconds a rank waits for the others before it ends the job; > 0.
     """
-    if not launched_by_mpi():
-        return World()
-    from mpi4py import MPI
+    if launched_by_mpi():
+        from mpi4py import MPI
 
-    return World(MPI.COMM_WORLD, hang_timeout)
+        world = World(MPI.COMM_WORLD, hang_timeout)
+    else:
+        world = World()
+    world.arriving = beat_writer(world.rank) or world.arriving
+    return world
 
 
 class World:
@@ -79,6 +83,11 @@ class World:
     Args:
         comm: an mpi4py communicator, or None for the in-process twin: one rank, no MPI, same laws.
         hang_timeout: seconds to wait for the other ranks before the job is aborted; > 0.
+
+    Attributes:
+        arriving: called on every rank before each exchange, with what the rank is about to do.
+        progressed: called on every rank after each exchange: all ranks came to it.
+        before_abort: called before this rank ends the job, with the reason.
     """
 
     def __init__(self, comm: Any = None, hang_timeout: float = 600.0) -> None:
@@ -88,17 +97,20 @@ class World:
         self.hang_timeout = hang_timeout
         self.interrupted = False
         self._word, self._total = np.zeros((2, 4 + _ROOM))
-        self._local_size: int | None = 1 if comm is None else None
+        self._local: tuple[int, int] | None = (0, 1) if comm is None else None
+        self.arriving: Callable[[str], None] = lambda call: None
+        self.progressed: Callable[[], None] = lambda: None
         self.before_abort: Callable[[str], None] = lambda reason: None
         self.comm = None if comm is None else GuardedComm(comm, self)
 
     @property
-    def local_size(self) -> int:
-        """Ranks on this host; the first use is a collective."""
-        if self._local_size is None:
-            hosts = self.allgather(socket.gethostname())
-            self._local_size = hosts.count(socket.gethostname())
-        return self._local_size
+    def local(self) -> tuple[int, int]:
+        """This rank among the ranks on its host, and how many those are; the first use is a collective."""
+        if self._local is None:
+            host = socket.gethostname()
+            hosts = self.allgather(host)
+            self._local = (hosts[: self.rank].count(host), hosts.count(host))
+        return self._local
 
     def bcast(self, value: T) -> T:
         """Return rank 0's `value` on every rank."""
@@ -210,11 +222,13 @@ class World:
     def _exchange(
         self, call: str, failure: _Failure | None, array: NDArray[Any] = _NOTHING
     ) -> NDArray[Any]:
+        self.arriving(call)
         # The message has one length, whatever rides along: who raised comes with nothing.
         tag = crc32(call.encode()) >> 12
         self._word[:4] = failure is not None, self.interrupted, tag, tag**2
         self._word[4 : 4 + array.size] = array.ravel()
         total = self._word if self._comm is None else self._add_up(call)
+        self.progressed()
         failed, interrupted, tags, squares = map(int, total[:4])
         self.interrupted = bool(interrupted)
         # By Cauchy and Schwarz only equal tags make them equal; 20 bits stay exact on 8,192 ranks.

@@ -26,10 +26,31 @@ class Unavailable(Exception):
 class PostgreSQL:
     """A running server with one database."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, account: dict[str, Any]) -> None:
         self._folder = str(folder)
+        self._account = account
+        self.process = self._start()
         self.socket = folder / ".s.PGSQL.5432"
         self.url = f"postgresql://postgres@/{_DATABASE}?host={folder}"
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        folder = self._folder
+        with Path(folder, "log").open("a") as log:
+            return subprocess.Popen(
+                [str(_programs() / "postgres"), "-D", f"{folder}/data", "-k", folder, "-h", "", "-F"],
+                cwd=folder, stdout=log, stderr=log, **self._account,
+            )  # fmt: skip
+
+    def stop(self) -> None:
+        """End it at once, with all connections: nothing is written down."""
+        self.process.send_signal(signal.SIGQUIT)
+        self.process.wait(20)
+
+    def restart(self, after: float) -> None:
+        """Crash, and come back after some seconds."""
+        self.stop()
+        time.sleep(after)
+        self.process = self._start()
 
     def empty(self) -> None:
         """Leave Optuna's tables without rows and drop every other: a new database costs far more."""
@@ -67,16 +88,11 @@ def postgresql() -> Iterator[PostgreSQL]:
     try:
         _initialise([str(programs / "initdb"), "-D", data, "-U", "postgres", "--auth=trust",
                      "--no-sync", "--no-locale", "--encoding=UTF8"], folder, account)  # fmt: skip
-        with (folder / "log").open("w") as log:
-            process = subprocess.Popen(
-                [str(programs / "postgres"), "-D", data, "-k", str(folder), "-h", "", "-F"],
-                cwd=folder, stdout=log, stderr=log, **account,
-            )  # fmt: skip
+        server = PostgreSQL(folder, account)
         try:
-            yield _ready(PostgreSQL(folder), process)
+            yield _ready(server)
         finally:
-            process.send_signal(signal.SIGQUIT)  # at once: nothing here is kept
-            process.wait(20)
+            server.stop()  # at once: nothing here is kept
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -108,13 +124,13 @@ def _initialise(command: list[str], folder: Path, account: dict[str, Any]) -> No
         raise Unavailable(f"initdb failed: {error.stderr.strip()}") from None
 
 
-def _ready(server: PostgreSQL, process: "subprocess.Popen[bytes]") -> PostgreSQL:
+def _ready(server: PostgreSQL) -> PostgreSQL:
     import psycopg
 
     from study.search.storage import open_storage
 
     for _ in range(200):
-        if process.poll() is not None:
+        if server.process.poll() is not None:
             break
         try:
             server.execute(f"CREATE DATABASE {_DATABASE}", "postgres")

@@ -199,7 +199,21 @@ class IncrementalStorage(_CachedStorage):
     def _run(self, work: Callable[[Connection], T]) -> T:
         return run(self.engine, work, self._patience)
 
+    def look_again(self, trial_id: int) -> FrozenTrial:
+        """Return what the database holds of a trial of this process that another writes, too.
+
+        One that is finished belongs to this process no more.
+        """
+        (found,) = self._read(TrialModel.trial_id == trial_id, list(TrialState))
+        if found.state.is_finished():
+            self._own.pop(trial_id, None)
+        return found
+
     # Writing
+
+    def adopt(self, trial_id: int) -> None:
+        """Make a running trial, which another process asked for, one of this process."""
+        self._run(lambda connection: self._adopt(connection, trial_id))
 
     def delete_study(self, study_id: int) -> None:
         """Delete a study, and forget it."""

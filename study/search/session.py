@@ -1,7 +1,9 @@
 """Rank 0's side of a worker: ask for trials, record their reports, tell how they ended."""
 
+import math
 import os
 import socket
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,19 +15,21 @@ from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from study.conditions import Conditions, agree
 from study.curves import CurveWriter
 from study.errors import UsageError
 from study.evaluations import forget_evaluations
 from study.objective import Objective, digest, encode, load_objective
-from study.provenance import process_alive, provenance
+from study.provenance import provenance
 from study.search.growth import grow
 from study.search.incremental import storage_of
+from study.search.liveness import EVERY, STALE_EVERY, beat_heart, settle_stale
 from study.search.studies import conditions_of, finished, load_study, remember
-from study.trial import Job, Outcome
+from study.trial import INTERRUPTED, Ending, Job, Outcome
 
-__all__ = ["Session", "engine_of", "open_session"]
+__all__ = ["Session", "engine_of", "open_session", "take_session"]
 
 _TRACEBACK_CHARACTERS = 8000
 
@@ -50,8 +54,23 @@ def open_session(url: str, name: str, wanted: Mapping[str, Any]) -> "Session":
         agree(conditions, wanted, name)
     objective = load_objective(conditions.objective, conditions.settings)
     grow(study, objective)
-    _settle_abandoned(study)
+    settle_stale(study)
     return Session(study, conditions, objective)
+
+
+def take_session(url: str, name: str) -> "Session":
+    """Join a study as a job of somebody who joined it before, and asked for the trial.
+
+    Raises:
+        UsageError: no such study, or it names no objective.
+    """
+    study = load_study(url, name, checked=True)
+    conditions = conditions_of(study)
+    if conditions is None:
+        raise UsageError(
+            f"study {name!r} names no objective; start its trials with `jigsaw launch`"
+        )
+    return Session(study, conditions, load_objective(conditions.objective, conditions.settings))
 
 
 def engine_of(study: Study) -> Any:
@@ -72,6 +91,8 @@ class Session:
         self.storage = storage_of(study)
         self.conditions = conditions
         self.objective = objective
+        self._beaten = -math.inf
+        self._settled = time.monotonic()  # whoever opens a session has settled
         self._trial: Trial | None = None
         self._curves: CurveWriter | None = None
 
@@ -86,24 +107,84 @@ class Session:
         except ValueError:
             return None
 
-    def ask(self, extra: Mapping[str, Any]) -> Job:
+    def ask(self, extra: Mapping[str, Any], stall: float = 600.0, *, prepared: bool = True) -> Job:
         """Start a trial: draw its spec and write down who runs it.
 
         Args:
             extra: further attributes of the trial, such as the ranks' hosts.
+            stall: seconds that the trial may be silent; who runs it stops it then.
+            prepared: whether the objective is prepared in this process, and knows what it stands on.
         """
-        made = provenance() | self.objective.identity
-        owner = {"host": socket.gethostname(), "pid": os.getpid()}
+        owner = {"host": socket.gethostname(), "pid": os.getpid(), "stall": stall}
         uid = uuid.uuid4().hex
         # A trial begins with its owner, so that whatever happens, the next worker knows whose it was.
-        stamp = {"uid": uid, "owner": owner, "provenance": made, **extra}
+        stamp = {"uid": uid, "owner": owner, **(self._made() if prepared else {}), **extra}
         with self.storage.stamped(stamp):
             trial = self._trial = self.study.ask()
         with self._failing("asking"):
+            beat_heart(self.storage.engine, trial._trial_id)
             self._curves = CurveWriter(self.storage.engine, uid)
             spec = encode(self.objective, self.objective.suggest(trial))
             trial.set_user_attr("spec", spec.decode())
-        return Job(trial.number, spec, digest(spec))
+        return Job(trial.number, spec, digest(spec), trial.params.get("ranks"))
+
+    def take(self, number: int) -> None:
+        """Take over a running trial that another process asked for and still answers for.
+
+        Raises:
+            UsageError: the study has no such trial, or it does not run.
+        """
+        trials = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        found = next((t for t in trials if t.number == number), None)
+        if found is None:
+            raise UsageError(f"trial {number} of study {self.study.study_name!r} is not running")
+        self.storage.adopt(found._trial_id)
+        self._trial = Trial(self.study, found._trial_id)
+        self._curves = CurveWriter(self.storage.engine, found.user_attrs["uid"])
+
+    def begin(self, extra: Mapping[str, Any]) -> Job:
+        """Write down where the trial that was taken runs, and return it."""
+        trial, _ = self._running()
+        self.storage.set_trial_user_attrs(trial._trial_id, {**self._made(), **extra})
+        spec = trial.user_attrs["spec"].encode()
+        return Job(trial.number, spec, digest(spec), trial.params.get("ranks"))
+
+    def _made(self) -> dict[str, Any]:
+        return {"provenance": provenance() | self.objective.identity}
+
+    def beat(self) -> None:
+        """Let the running trial's heart beat, now and then; whatever the database says to it costs a beat.
+
+        Nothing is raised: the other ranks are on their way into a collective.
+        """
+        now = time.monotonic()
+        if self._trial is None or now - self._beaten < EVERY:
+            return
+        self._beaten = now
+        with suppress(UsageError, SQLAlchemyError):
+            beat_heart(self.storage.engine, self._trial._trial_id, 0.0)
+
+    def settle_stale(self) -> None:
+        """Fail the study's trials whose processes are no more, if that was not seen to lately."""
+        now = time.monotonic()
+        if now - self._settled >= STALE_EVERY:
+            self._settled = now
+            settle_stale(self.study)
+
+    def settle(self, reason: str, tail: str = "", *, again: bool = False) -> Ending:
+        """Return how the trial ended whose job is over; one that nobody ended fails.
+
+        Args:
+            reason: why it fails, if it does.
+            tail: the end of what its job printed, kept with the reason.
+            again: whether a trial that nobody ended is queued again.
+        """
+        trial, _ = self._running()
+        with suppress(UpdateFinishedTrialError):
+            if self.storage.look_again(trial._trial_id).state == TrialState.RUNNING:
+                self.abandon(reason, tail, again=again)
+        self._trial = self._curves = None
+        return _ending(self.storage.look_again(trial._trial_id))
 
     def record(self, step: int, value: float | None, logs: Mapping[str, float]) -> bool:
         """Store one report; return whether the trial should be pruned."""
@@ -150,16 +231,18 @@ class Session:
             self.abandon(f"{doing}: {type(error).__name__}: {error}")
             raise
 
-    def abandon(self, reason: str, *, again: bool = False) -> None:
+    def abandon(self, reason: str, tail: str = "", *, again: bool = False) -> None:
         """Fail the running trial, if there is one: nobody will finish it.
 
         Args:
             reason: why.
+            tail: the end of what its job printed, if that is known.
             again: whether to queue its spec again.
         """
         if (trial := self._trial) is None:
             return
-        self._tell(TrialState.FAIL, {"failure": reason})
+        printed = {"tracebacks": {"log": tail[-_TRACEBACK_CHARACTERS:]}} if tail else {}
+        self._tell(TrialState.FAIL, {"failure": reason, **printed})
         if again:
             self._queue_again(trial)
 
@@ -204,17 +287,10 @@ def _adopt(study: Study, url: str, wanted: Mapping[str, Any]) -> Conditions:
     return remember(study, conditions, objective, url)
 
 
-def _settle_abandoned(study: Study) -> None:
-    """Fail trials left RUNNING by a process of this host that is no more."""
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        owner = trial.user_attrs.get("owner")
-        if owner and owner["host"] == socket.gethostname() and not process_alive(owner["pid"]):
-            _fail_abandoned(study, trial)
-
-
-def _fail_abandoned(study: Study, trial: FrozenTrial) -> None:
-    reason = f"its worker (process {trial.user_attrs['owner']['pid']}) died"
-    # Another worker that joins at this moment may settle it first.
-    with suppress(UpdateFinishedTrialError):
-        study._storage.set_trial_user_attr(trial._trial_id, "failure", reason)
-        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+def _ending(trial: FrozenTrial) -> Ending:
+    if trial.state == TrialState.COMPLETE:
+        return Ending("complete", trial.value)
+    if trial.state == TrialState.PRUNED:
+        return Ending("pruned")
+    reason = trial.user_attrs.get("failure")
+    return Ending("interrupted" if reason == INTERRUPTED else "failed", reason=reason)

@@ -32,7 +32,7 @@ def printable(url: str) -> str:
         return "<unreadable URL>"
 
 
-def open_storage(url: str, *, create: bool = False) -> IncrementalStorage:
+def open_storage(url: str, *, create: bool = False, checked: bool = False) -> IncrementalStorage:
     """Open the storage at `url`.
 
     SQLite databases are put in WAL mode with a busy timeout, so that dashboards read while workers
@@ -41,6 +41,8 @@ def open_storage(url: str, *, create: bool = False) -> IncrementalStorage:
     Args:
         url: a SQLAlchemy database URL, such as `sqlite:///runs/study.db`.
         create: whether a missing SQLite file (and its folder) is made.
+        checked: whether somebody has just seen that its tables are there and of this version of Optuna, which
+            takes longer than all else.
 
     Raises:
         UsageError: the URL is unreadable, its driver is not installed, or the database does not answer.
@@ -52,7 +54,10 @@ def open_storage(url: str, *, create: bool = False) -> IncrementalStorage:
     options = {"connect_args": {"timeout": _BUSY_SECONDS}} if sqlite else {"pool_pre_ping": True}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        storage = RDBStorage(parsed.render_as_string(hide_password=False), engine_kwargs=options)
+        storage = RDBStorage(
+            parsed.render_as_string(hide_password=False), engine_kwargs=options,
+            skip_compatibility_check=checked, skip_table_creation=checked,
+        )  # fmt: skip
         if sqlite:
             _use_wal(storage)
     except ImportError as error:

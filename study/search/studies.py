@@ -75,13 +75,18 @@ def default_point(objective: Objective, fixed: Mapping[str, Scalar]) -> dict[str
     return fill_point(objective.suggest, {}, {**objective.default, **fixed})
 
 
-def load_study(url: str, name: str) -> Study:
+def load_study(url: str, name: str, *, checked: bool = False) -> Study:
     """Load a study with the sampler and pruner it remembers.
+
+    Args:
+        url: the database.
+        name: the study.
+        checked: whether somebody has just opened this database (see `open_storage`).
 
     Raises:
         UsageError: there is no such study, or its conditions cannot be read.
     """
-    storage = open_storage(url)
+    storage = open_storage(url, checked=checked)
     try:
         study = optuna.load_study(storage=storage, study_name=name)
     except KeyError:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from typing import Any, ClassVar
 
@@ -17,7 +19,8 @@ FAULTS = (
     "interrupt inside a collective", "rank 1 skips a collective", "rank 1 returns early",
     "prune", "rank 1 swallows the pruning", "report fails", "unpicklable error", "SystemExit on rank 1",
     "die on rank 1", "die on rank 0", "stall on rank 1", "signal rank 1", "signal rank 0", "bad result",
-    "raise among exchanged images on rank 1",
+    "raise among exchanged images on rank 1", "exit 137 on rank 1", "stop rank 0", "stop rank 1",
+    "abort on rank 1", "slow", "tell place", "leave a child",
 )  # fmt: skip
 
 
@@ -48,8 +51,13 @@ class FaultyObjective(Objective):
             total += float(world.sum(np.ones(1))[0])
             value: Any = "no number" if spec["fault"] == "report fails" and step == 6 else total
             report(step, value, {"twice": 2 * total})
+            if spec["fault"] == "slow":
+                time.sleep(0.3)
         if spec["fault"] == "bad result":
             return Result(float("nan"))
+        if spec["fault"] == "tell place":
+            mine = (sorted(os.sched_getaffinity(0)), os.environ.get("CUDA_VISIBLE_DEVICES"))
+            return Result(total, {"place": world.allgather(mine)})
         return total / world.size
 
 
@@ -60,6 +68,10 @@ def _go_wrong(fault: str, world: World, report: Report) -> None:
         _exchange_images(world)
     if fault == f"die on rank {world.rank}":
         os.kill(os.getpid(), signal.SIGKILL)
+    if fault == f"stop rank {world.rank}":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if fault == "leave a child":
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
     if fault == f"signal rank {world.rank}":
         os.kill(os.getpid(), signal.SIGINT)
     if world.rank == 1:
@@ -111,6 +123,10 @@ def _go_wrong_alone(fault: str, world: World, report: Report) -> None:
         os._exit(0)
     if fault == "stall on rank 1":
         time.sleep(120)
+    if fault == "exit 137 on rank 1":
+        os._exit(137)
+    if fault == "abort on rank 1":
+        world.abort("planted")
     if fault == "rank 1 swallows the pruning":
         from study.errors import TrialPruned
 

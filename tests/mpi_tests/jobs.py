@@ -65,15 +65,15 @@ def run_job(ranks: int, script: Path, *arguments: object, limit: float = 60.0) -
 
 
 def processes_naming(text: str) -> list[str]:
-    """Command lines of live processes that contain `text`."""
+    """Command lines of live processes that have `text` among their arguments or in their environment."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
-            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            line, environment = ((entry / name).read_bytes() for name in ("cmdline", "environ"))
         except OSError:
             continue
-        if text in line:
-            found.append(line)
+        if text.encode() in line + environment:
+            found.append(line.replace(b"\0", b" ").decode(errors="replace"))
     return found

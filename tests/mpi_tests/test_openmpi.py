@@ -4,12 +4,15 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from study.launchers import Mpiexec
 from study.search.frames import trials_frame
 from study.search.studies import load_study
-from tests.mpi_tests.jobs import ROOT, finish, start
+from study.supervisor import Launch, supervise
+from tests.mpi_tests.jobs import ROOT, finish, processes_naming, start
 from tests.mpi_tests.test_faults import RECOVERED, WORKER, queue
 
 # Open MPI wants to be told that root, and more ranks than cores, are meant.
@@ -69,3 +72,33 @@ def test_a_rank_that_cannot_speak_ends_an_open_mpi_job(
         cwd=tmp_path, launcher=open_mpi, **MEANT,
     )  # fmt: skip
     assert finish(job, 60).code != 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "state", "reason"),
+    [
+        ("none", "complete", None),
+        ("die on rank 1", "failed", "rank 1 ended with exit code 9 (SIGKILL, as for a lack of memory)"),
+        pytest.param(
+            "exit 137 on rank 1", "failed", "rank 1 ended with exit code 137 (SIGKILL, as for a lack of memory)",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "stop rank 1", "failed", "rank 1 made no progress for 8 s (after exchange ", marks=pytest.mark.slow
+        ),
+    ],
+)  # fmt: skip
+def test_a_launched_open_mpi_job(
+    fault: str, state: str, reason: str | None, open_mpi: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    queue(url, fault)
+    monkeypatch.setattr("sys.executable", str(open_mpi / "python"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    heard: list[Any] = []
+    plan = Launch(url, "s", 1, ranks=2, stall=8, max_failures=1)
+    supervise(plan, Mpiexec(), lambda event, facts: heard.append(facts))
+    ending = heard[-1]["ending"]
+    assert ending.state == state
+    assert ending.reason == reason or ending.reason.startswith(reason)
+    assert not processes_naming(url)

@@ -2,8 +2,6 @@ import json
 import math
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -16,9 +14,9 @@ from study.objective import Result, digest, load_objective
 from study.search import session as module
 from study.search.artifacts import read_artifact
 from study.search.frames import curves_frame
-from study.search.session import Session, open_session
+from study.search.session import Session, open_session, take_session
 from study.search.studies import load_study
-from study.trial import Outcome
+from study.trial import Ending, Outcome
 
 COST = {"wall_seconds": 2.0, "cpu_seconds": 3.0, "ranks": 2}
 
@@ -37,12 +35,16 @@ def last(session: Session, url: str) -> Any:
 def test_asking_draws_a_spec_and_writes_down_who_runs_it(
     session: Session, database_url: str
 ) -> None:
-    job = session.ask({"hosts": ["n1"], "ranks": 2})
+    job = session.ask({"hosts": ["n1"], "ranks": 2}, 60.0)
     assert json.loads(job.spec) == {"kind": "a", "x": 0.5, "gain": 2.0}
     assert (job.number, job.digest) == (0, digest(job.spec))
     trial = last(session, database_url)
     assert trial.state == TrialState.RUNNING
-    assert trial.user_attrs["owner"] == {"host": socket.gethostname(), "pid": os.getpid()}
+    assert trial.user_attrs["owner"] == {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "stall": 60.0,
+    }
     assert trial.user_attrs["hosts"] == ["n1"]
     assert trial.user_attrs["spec"] == job.spec.decode()
     assert "python" in trial.user_attrs["provenance"]["versions"]
@@ -99,6 +101,70 @@ def test_an_interrupted_trial_is_queued_again(session: Session, database_url: st
     assert [t.state for t in trials] == [TrialState.FAIL, TrialState.WAITING]
     assert trials[0].user_attrs["failure"] == "interrupted"
     assert open_session(database_url, "s", {}).ask({}).spec == spec
+
+
+def test_a_trial_is_taken_over_by_its_job(session: Session, database_url: str) -> None:
+    asked = session.ask({}, prepared=False)
+    assert "provenance" not in last(session, database_url).user_attrs
+    theirs = take_session(database_url, "s")
+    theirs.take(asked.number)
+    assert theirs.begin({"hosts": ["n1"]}) == asked
+    assert theirs.record(1, 0.5, {"loss": 1.0}) is False
+    theirs.finish(Outcome("complete", Result(0.75), cost=COST))
+    assert session.settle("nobody ended it") == Ending("complete", 0.75)
+    assert not session.storage._own  # or it would go on telling that the trial runs
+    trial = last(session, database_url)
+    assert (trial.state, trial.value, trial.intermediate_values) == (
+        TrialState.COMPLETE,
+        0.75,
+        {1: 0.5},
+    )
+    assert {"provenance", "hosts", "cost"} <= set(trial.user_attrs)
+    with pytest.raises(UsageError, match=r"^trial 0 of study 's' is not running$"):
+        theirs.take(asked.number)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "ending"),
+    [
+        (None, Ending("failed", reason="the job died")),
+        (Outcome("pruned"), Ending("pruned")),
+        (Outcome("interrupted"), Ending("interrupted", reason="interrupted")),
+        (Outcome("failed", failures={1: "ValueError: no"}), Ending("failed", reason="rank 1: ValueError: no")),
+    ],
+)  # fmt: skip
+def test_what_the_job_left_unsettled_is_settled(
+    outcome: Outcome | None, ending: Ending, session: Session, database_url: str
+) -> None:
+    number = session.ask({}, prepared=False).number
+    if outcome is not None:
+        theirs = take_session(database_url, "s")
+        theirs.take(number)
+        theirs.finish(outcome)
+    assert session.settle("the job died", "its log") == ending
+    trial = load_study(database_url, "s").trials[0]
+    assert trial.user_attrs.get("failure") == ending.reason
+    assert (trial.user_attrs.get("tracebacks") == {"log": "its log"}) == (outcome is None)
+    assert session.ask({}).number > number
+
+
+def test_a_trial_that_is_settled_twice_keeps_its_first_end(
+    session: Session, database_url: str
+) -> None:
+    """Its supervisor gives it up at the moment when its job ends it."""
+    number = session.ask({}, prepared=False).number
+    theirs = take_session(database_url, "s")
+    theirs.take(number)
+    look = session.storage.look_again
+
+    def late(trial_id: int) -> Any:
+        found = look(trial_id)
+        if found.state == TrialState.RUNNING:
+            theirs.finish(Outcome("complete", Result(0.75), cost=COST))
+        return found
+
+    session.storage.look_again = late  # type: ignore[method-assign]
+    assert session.settle("too slow") == Ending("complete", 0.75)
 
 
 def test_infinite_values_are_values(session: Session, database_url: str) -> None:
@@ -165,42 +231,6 @@ def test_a_result_that_cannot_be_kept_fails_the_trial(
     assert trial.state == TrialState.FAIL
     assert trial.user_attrs["failure"].startswith("storing the result: FileExistsError: ")
     session.abandon("nothing is left to fail")
-
-
-@pytest.fixture
-def dead() -> int:
-    """The id of a process that is no more."""
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    child.wait()
-    return child.pid
-
-
-def test_trials_of_dead_processes_of_this_host_are_settled(
-    create: Any, database_url: str, dead: int
-) -> None:
-    study = create(objective="Plain")
-    here = socket.gethostname()
-    owners = [
-        {"host": here, "pid": dead},
-        {"host": here, "pid": os.getpid()},
-        {"host": "elsewhere", "pid": dead},
-        None,
-    ]
-    for owner in owners:
-        study.ask().set_user_attr("owner", owner)
-    open_session(database_url, "s", {})
-    trials = load_study(database_url, "s").trials
-    assert [t.state.name for t in trials] == ["FAIL", "RUNNING", "RUNNING", "RUNNING"]
-    assert trials[0].user_attrs["failure"] == f"its worker (process {dead}) died"
-
-
-def test_two_workers_may_settle_one_trial(create: Any, database_url: str, dead: int) -> None:
-    study = create(objective="Plain")
-    study.ask().set_user_attr("owner", {"host": socket.gethostname(), "pid": dead})
-    stale = study.get_trials(states=(TrialState.RUNNING,))[0]
-    open_session(database_url, "s", {})
-    module._fail_abandoned(load_study(database_url, "s"), stale)
-    assert [t.state for t in load_study(database_url, "s").trials] == [TrialState.FAIL]
 
 
 @pytest.mark.parametrize(

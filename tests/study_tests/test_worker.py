@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from study.errors import TrialInterrupted
+from study.errors import TrialInterrupted, UsageError
 from study.search.studies import load_study
 from study.worker import Plan, run_worker
 from study.world import World
@@ -64,3 +64,14 @@ def test_nothing_is_asked_for_after_a_signal_between_trials(
     with pytest.raises(TrialInterrupted, match="before 'next trial'"):
         run_worker(world, Plan(database_url, "s", n_trials=2), progress)
     assert left(database_url) == [("COMPLETE", None)]
+
+
+def test_a_trial_that_wants_other_ranks_is_refused(
+    create: Callable[..., Any], database_url: str, world: World
+) -> None:
+    create(objective="Ranked", fixed={"ranks": 2})
+    with pytest.raises(
+        UsageError, match=r"^trial 0: it wants 2 ranks, and this job has 1; `jigsaw launch s` "
+    ):
+        run_worker(world, Plan(database_url, "s", n_trials=1))
+    assert left(database_url) == [("FAIL", "it wants 2 ranks, and this job has 1")]

@@ -119,4 +119,41 @@ class Unfinished(Objective):
         return {}
 
 
+class Fragile(Tiny):
+    """Fails where x is large."""
+
+    def evaluate(self, spec: dict[str, Any], world: World, report: Report) -> float:
+        if spec["x"] > 0.8:
+            raise ValueError("too large")
+        return super().evaluate(spec, world, report)
+
+
+class Broken(Tiny):
+    """Always fails."""
+
+    def evaluate(self, spec: dict[str, Any], world: World, report: Report) -> float:
+        raise ValueError("broken")
+
+
+class Unprepared(Tiny):
+    def prepare(self, world: World) -> None:
+        raise UsageError("x is 3; allowed: 1, 2")
+
+
+class Unlucky(Tiny):
+    def prepare(self, world: World) -> None:
+        raise RuntimeError("planted")
+
+
+class Ranked(Tiny):
+    """Says on how many ranks it runs."""
+
+    @property
+    def default(self) -> Mapping[str, Scalar]:
+        return {**super().default, "ranks": 1}
+
+    def suggest(self, trial: Suggester) -> dict[str, Any]:
+        return {**super().suggest(trial), "ranks": trial.suggest_categorical("ranks", (0, 1, 2))}
+
+
 NOT_A_CLASS = 3

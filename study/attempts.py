@@ -1,0 +1,86 @@
+"""Jobs that are watched: one that makes no progress is killed, and one that ended says why."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from study.beats import Watch, read_beats
+from study.exits import explain_exit
+from study.launchers import Alone, Launcher, Mpiexec, Place, Running
+
+__all__ = ["Attempt", "Jobs", "launcher_for"]
+
+
+@dataclass
+class Attempt:
+    """A job that is watched.
+
+    Attributes:
+        running: the job.
+        folder: where its ranks write their beats.
+        ranks: how many it has.
+        watch: sees whether they progress.
+        killed: why it was ended, if it was.
+    """
+
+    running: Running
+    folder: Path
+    ranks: int
+    watch: Watch
+    killed: str = ""
+
+    def over(self) -> bool:
+        """Tell whether it ended, or was ended because it made no progress."""
+        if self.running.poll() is not None:
+            return True
+        stalled = self.watch.stalled(read_beats(self.folder, self.ranks), time.monotonic())
+        if stalled is not None:
+            self.kill(stalled)
+        return stalled is not None
+
+    def kill(self, reason: str) -> None:
+        """End it at once."""
+        self.killed = reason
+        self.running.kill()
+
+    @property
+    def reason(self) -> str:
+        """Why its trial is not settled."""
+        beats = read_beats(self.folder, self.ranks)
+        return self.killed or explain_exit(self.running.poll(), self.running.logs(), beats)
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """Starts jobs of a study, each with a folder of its own.
+
+    Attributes:
+        study: name of the study.
+        storage: database URL.
+        stall: seconds without progress after which a job is killed; > 0.
+        folder: where the jobs have theirs.
+        launcher: starts them; None chooses one for each job (see `launcher_for`).
+    """
+
+    study: str
+    storage: str
+    stall: float
+    folder: Path
+    launcher: Launcher | None = None
+
+    def start(self, ranks: int, place: Place, *number: int) -> Attempt:
+        """Start the job of a trial, or one that only prepares."""
+        folder = self.folder / "-".join(map(str, number or ("prepare",)))
+        folder.mkdir()
+        launcher = self.launcher or launcher_for(ranks, place)
+        # Ranks that wait give up long after the supervisor has: it knows for whom they wait.
+        arguments = [self.study, *map(str, number), "--hang-timeout", str(2 * self.stall)]
+        # Not among the arguments, which everybody on this machine can read: it may hold a password.
+        environment = {"OPTUNA_STORAGE": self.storage}
+        running = launcher.start(arguments, ranks, place, environment, folder)
+        return Attempt(running, folder, ranks, Watch(self.stall, time.monotonic()))
+
+
+def launcher_for(ranks: int, place: Place) -> Launcher:
+    """Return what starts so many ranks there: one rank of this machine needs no MPI."""
+    return Alone() if ranks == 1 and not place.hosts else Mpiexec()

@@ -1,0 +1,75 @@
+"""A job of one trial: `mpiexec -n K python -m study.job STUDY NUMBER`, started by a supervisor.
+
+The supervisor asked for the trial and answers for it; this job's rank 0 takes it over, reports, and writes
+down how it ended. Whatever it cannot write down, the supervisor does. Without a number the job only prepares
+the objective.
+"""
+
+import sys
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from study.errors import TrialInterrupted
+from study.launch import launch
+from study.options import hang_option, storage_option, study_argument
+from study.trial import run_trial
+from study.worker import facts_of, finish, join, record_with
+from study.world import World, mpi_world
+
+if TYPE_CHECKING:
+    from study.search.session import Session
+
+__all__ = ["job", "run_job"]
+
+
+def run_job(world: World, storage: str, study: str, number: int | None) -> None:
+    """Prepare the objective of a study and run one of its trials, on every rank.
+
+    Args:
+        world: the ranks of this job.
+        storage: database URL.
+        study: name of the study.
+        number: a running trial of it, which a supervisor asked for; None for none.
+
+    Raises:
+        UsageError: there is no such running trial, or the objective cannot be prepared (on every rank).
+        TrialFailed: rank 0 lost the database (on every rank).
+        TrialInterrupted: the job was asked to stop by a signal; the trial is settled.
+    """
+
+    def take() -> "Session":
+        # Imported by rank 0 only: the other ranks need no database code.
+        from study.search.session import take_session
+
+        session = take_session(storage, study)
+        if number is not None:
+            session.take(number)
+        return session
+
+    with world.signals():
+        session, objective = join(world, take)
+        world.together(lambda: objective.prepare(world))
+        if number is None:
+            return
+        facts = facts_of(world)
+        begun = world.lead(lambda: cast("Session", session).begin(facts))
+        outcome = run_trial(begun, objective, world, record_with(session))
+        if session is not None:
+            finish(world, session, outcome)
+        if outcome.state == "interrupted":
+            raise TrialInterrupted(f"stopped during trial {number}; its spec is queued again")
+
+
+@click.command()
+@study_argument
+@click.argument("number", type=click.IntRange(0), required=False)
+@storage_option
+@hang_option
+def job(study: str, number: int | None, storage: str, hang_timeout: float) -> None:
+    """Run trial NUMBER of STUDY on the ranks of this job, or only prepare for any."""
+    run_job(mpi_world(hang_timeout), storage, study, number)
+
+
+if __name__ == "__main__":
+    launch(sys.argv[1:], job)

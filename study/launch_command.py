@@ -1,0 +1,123 @@
+"""`jigsaw launch`: run each trial as an MPI job of its own, supervised."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from study.errors import UsageError
+from study.launchers import Place, share
+from study.options import storage_option, study_argument
+from study.supervisor import Launch, supervise
+from study.trial import Ending
+from study.world import launched_by_mpi
+
+__all__ = ["launch", "places"]
+
+
+@click.command()
+@study_argument
+@storage_option
+@click.option(
+    "--n-trials", type=click.IntRange(1), required=True,
+    help="Complete and pruned trials that this launch runs; failed ones do not count.",
+)  # fmt: skip
+@click.option(
+    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Jobs at a time."
+)
+@click.option(
+    "--ranks", type=click.IntRange(1), default=1, show_default=True,
+    help="Ranks of each job, unless trials have a parameter `ranks` of their own.",
+)  # fmt: skip
+@click.option(
+    "--hosts", metavar="A,B,..", help="Machines, dealt out to the workers.  [default: this one]"
+)
+@click.option(
+    "--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
+    help="Begin no trial after so long.  [default: no limit]",
+)  # fmt: skip
+@click.option(
+    "--stall", type=click.FloatRange(0, min_open=True), metavar="SECONDS", default=600.0, show_default=True,
+    help="Kill a job when a rank makes no progress for so long.",
+)  # fmt: skip
+@click.option(
+    "--grace", type=click.FloatRange(0), metavar="SECONDS", default=10.0, show_default=True,
+    help="Time that jobs have to end on Ctrl-C or SIGTERM.",
+)  # fmt: skip
+@click.option(
+    "--max-failures", type=click.IntRange(1), default=5, show_default=True,
+    help="Give up after so many failed trials in a row.",
+)  # fmt: skip
+def launch(
+    study: str, storage: str, n_trials: int, workers: int, ranks: int, hosts: str | None,
+    timeout: float | None, stall: float, grace: float, max_failures: int,
+) -> int:  # fmt: skip
+    """Run trials of STUDY, each as an MPI job of its own, and look after the jobs.
+
+    Whatever happens to a job (a crash, a lack of memory, a rank that hangs) costs its trial and no other.
+
+    \b
+    jigsaw launch my-study --n-trials 20 --workers 2 --ranks 4
+    """
+    if launched_by_mpi():
+        raise UsageError(
+            "jigsaw launch starts MPI jobs itself; run it without mpiexec, or use `jigsaw worker`"
+        )
+    where = places(workers, tuple(filter(None, (hosts or "").split(","))))
+    plan = Launch(
+        storage, study, n_trials, where, ranks, timeout, stall, grace, max_failures
+    )  # fmt: skip
+    last: dict[str, Any] = {}
+
+    def show(event: str, facts: Mapping[str, Any]) -> None:
+        last.update(facts)
+        click.echo(_line(event, facts), err=True)
+
+    tally = supervise(plan, progress=show)
+    if tally.failures_in_a_row < max_failures:
+        return 0
+    ending: Ending = last["ending"]
+    print(
+        f"jigsaw: {tally.failures_in_a_row} trials in a row failed, the last (trial {last['number']}) because: "
+        f"{ending.reason}",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def _line(event: str, facts: Mapping[str, Any]) -> str:
+    number = f"trial {facts['number']:>3}"
+    if event == "trial":
+        return f"{number} on {facts['ranks']} rank{'s' if facts['ranks'] > 1 else ''}"
+    ending: Ending = facts["ending"]
+    value = "" if ending.value is None else f" {ending.value:.4f}"
+    return f"{number} {ending.state}{value}" + (f": {ending.reason}" if ending.reason else "")
+
+
+def places(workers: int, hosts: Sequence[str] = ()) -> tuple[Place, ...]:
+    """Deal out hosts to workers, or this machine's cores and GPUs where no hosts are named.
+
+    Args:
+        workers: how many places; >= 1.
+        hosts: machines; with fewer than workers, several workers use one.
+    """
+    if hosts:
+        return tuple(Place(share(hosts, workers, w)) for w in range(workers))
+    cores, devices = sorted(os.sched_getaffinity(0)), _devices()
+    return tuple(
+        Place(
+            cores=share(cores, workers, w) if len(cores) >= workers else (),
+            devices=share(devices, workers, w),
+        )
+        for w in range(workers)
+    )
+
+
+def _devices() -> list[str]:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name]
+    return [str(index) for index in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]

@@ -1,0 +1,156 @@
+"""The processes of a job, each of which can be found and ended whatever becomes of those in between.
+
+Every process of a job carries the job's name in its environment, and hands it on to whatever it starts.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from socket import gethostname
+
+from study.beats import FOLDER, Beat, read_beats
+
+__all__ = ["CORES", "LOG_BYTES", "MARK", "Processes", "end_with_parent"]
+
+MARK = "JIGSAW_JOB"
+CORES = "JIGSAW_CORES"
+# How much of what a job prints is of interest in the end.
+LOG_BYTES = 8000
+_ROOT = Path(__file__).resolve().parent.parent
+_DYING_SECONDS = 5.0
+_LINGER_SECONDS = 2.0
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
+
+
+class Processes:
+    """A job that runs: a launcher, and what it started.
+
+    Args:
+        command: starts it.
+        ranks: how many it has.
+        cores: processors of this machine that it may use; none means all.
+        environment: variables on top of this process's own.
+        folder: of the job, for its beats and its log.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        ranks: int,
+        cores: Sequence[int],
+        environment: Mapping[str, str],
+        folder: Path,
+    ) -> None:
+        self._mark = uuid.uuid4().hex
+        self._ranks = ranks
+        self._seen = time.monotonic()
+        self._folder = folder
+        self._log = folder / "log"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(  # noqa: S603  our own command
+                command, env=self._environment(environment), stdin=subprocess.DEVNULL,
+                stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+                preexec_fn=lambda: _settle_in(cores),  # noqa: PLW1509  two system calls
+            )  # fmt: skip
+
+    def _environment(self, given: Mapping[str, str]) -> dict[str, str]:
+        inherited = os.environ.get("PYTHONPATH")
+        ours = {
+            MARK: self._mark,
+            FOLDER: str(self._folder),
+            # Ranks must not import a stray models.py from the working directory.
+            "PYTHONSAFEPATH": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(_ROOT), inherited))),
+        }
+        return {**os.environ, **given, **ours}
+
+    def poll(self) -> int | None:
+        """Return the exit code, or None while it runs; nothing of an ended job stays behind."""
+        code = self._process.poll()
+        if code is None and self._deserted():
+            # A launcher waits for whoever still holds a rank's output, such as a child of its.
+            self.kill()
+            code = self._process.poll()
+        elif code is not None:
+            self._kill_marked()
+        return code
+
+    def _deserted(self) -> bool:
+        now = time.monotonic()
+        beats = read_beats(self._folder, self._ranks)
+        if len(self._here(beats)) < self._ranks or any(map(self._lives, beats)):
+            self._seen = now
+        return now - self._seen > _LINGER_SECONDS
+
+    def _here(self, beats: Sequence[Beat | None]) -> list[Beat]:
+        return [beat for beat in beats if beat is not None and beat.host == gethostname()]
+
+    def _lives(self, beat: Beat | None) -> bool:
+        return beat is not None and _marked(beat.pid, self._mark)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the ranks."""
+        # Launchers disagree about what they pass on, and to whom: the ranks are told directly.
+        here = self._here(read_beats(self._folder, self._ranks))
+        pids = [beat.pid for beat in here if self._lives(beat)]
+        for pid in pids:
+            _send(pid, number)
+        if not pids:
+            self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End all processes at once, whatever state they are in."""
+        self._process.kill()
+        self._kill_marked()
+        self._process.wait(_DYING_SECONDS)
+
+    def _kill_marked(self) -> None:
+        """Kill until nobody is left: a process may just have started another."""
+        deadline = time.monotonic() + _DYING_SECONDS
+        while (left := _all_marked(self._mark)) and time.monotonic() < deadline:
+            for pid in left:
+                _send(pid, signal.SIGKILL)
+            time.sleep(0.01)
+
+    def logs(self) -> str:
+        """Return the end of what was printed."""
+        with self._log.open("rb") as log:
+            log.seek(max(0, self._log.stat().st_size - LOG_BYTES))
+            return log.read().decode(errors="replace")
+
+
+def _settle_in(cores: Sequence[int]) -> None:
+    end_with_parent()
+    if cores:
+        os.sched_setaffinity(0, cores)
+
+
+def end_with_parent() -> None:
+    """Have the kernel kill this process when the one that started it ends, where it can (Linux)."""
+    if sys.platform == "linux":
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _send(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _marked(pid: int, mark: str) -> bool:
+    try:
+        return f"{MARK}={mark}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:  # gone, or somebody else's
+        return False
+
+
+def _all_marked(mark: str) -> list[int]:
+    pids = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
+    return [pid for pid in pids if _marked(pid, mark)]

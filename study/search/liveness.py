@@ -1,0 +1,103 @@
+"""Who still runs a trial: heartbeats in Optuna's own table, and what becomes of trials that nobody runs."""
+
+import socket
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages._rdb.models import TrialHeartbeatModel, TrialModel
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Connection, Engine, Table, func, insert, select, update
+
+from study.provenance import process_alive
+from study.retry import PATIENCE, run
+from study.search.incremental import storage_of
+
+__all__ = ["EVERY", "STALE_EVERY", "beat_heart", "settle_stale"]
+
+# Seconds between heartbeats, and between looks for trials that have none.
+EVERY = 10.0
+STALE_EVERY = 30.0
+# How much longer than its longest silence a trial may be silent.
+_MARGIN = 60.0
+_HEARTBEATS: Table = TrialHeartbeatModel.__table__
+
+
+def beat_heart(engine: Engine, trial_id: int, patience: float = PATIENCE) -> None:
+    """Write down that a trial is alive now, by the database's clock.
+
+    Raises:
+        UsageError: the database was away for longer than `patience` seconds.
+    """
+
+    def beat(connection: Connection) -> None:
+        h = _HEARTBEATS
+        now = update(h).where(h.c.trial_id == trial_id).values(heartbeat=func.now())
+        if not connection.execute(now).rowcount:
+            connection.execute(insert(h).values(trial_id=trial_id, heartbeat=func.now()))
+
+    run(engine, beat, patience)
+
+
+def settle_stale(study: Study) -> None:
+    """Fail the trials left running by processes that are no more.
+
+    A process of this machine can be looked for. One of another machine is taken for dead when its trial's
+    heartbeat is older than that process's longest silence, which it wrote down, and a minute; a trial that
+    never had a heartbeat is left alone.
+    """
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    if not any("owner" in trial.user_attrs for trial in running):
+        return
+    ages: dict[int, float] = {}
+    if any(_elsewhere(trial) for trial in running):
+        ages = run(storage_of(study).engine, lambda c: _ages(c, study._study_id))
+    for trial in running:
+        reason = _stale(trial, ages.get(trial._trial_id))
+        if reason is not None:
+            _fail(study, trial, reason)
+
+
+def _owner(trial: FrozenTrial) -> dict[str, Any]:
+    return trial.user_attrs.get("owner") or {}
+
+
+def _elsewhere(trial: FrozenTrial) -> bool:
+    return _owner(trial).get("host") != socket.gethostname()
+
+
+def _stale(trial: FrozenTrial, age: float | None) -> str | None:
+    owner = _owner(trial)
+    if not owner:
+        return None
+    if not _elsewhere(trial):
+        return None if process_alive(owner["pid"]) else f"its worker (process {owner['pid']}) died"
+    if age is None or "stall" not in owner or age <= owner["stall"] + _MARGIN:
+        return None
+    return f"its worker (process {owner['pid']} on {owner['host']}) was silent for {age:.0f} s"
+
+
+def _ages(connection: Connection, study_id: int) -> dict[int, float]:
+    query = (
+        select(TrialModel.trial_id, _HEARTBEATS.c.heartbeat, func.now())
+        .join(_HEARTBEATS, _HEARTBEATS.c.trial_id == TrialModel.trial_id)
+        .where(TrialModel.study_id == study_id, TrialModel.state == TrialState.RUNNING)
+    )
+    return {
+        trial: (_naive(now) - _naive(beat)).total_seconds()
+        for trial, beat, now in connection.execute(query)
+    }
+
+
+def _naive(moment: datetime) -> datetime:
+    # PostgreSQL says where its clock stands; its column does not.
+    return moment.replace(tzinfo=None)
+
+
+def _fail(study: Study, trial: FrozenTrial, reason: str) -> None:
+    # Another worker may settle it at this moment.
+    with suppress(UpdateFinishedTrialError):
+        study._storage.set_trial_user_attr(trial._trial_id, "failure", reason)
+        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)

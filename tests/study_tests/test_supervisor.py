@@ -1,0 +1,221 @@
+"""A whole launch in one process: what it counts, when it gives up, what it says."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from shutil import copyfile
+from typing import Any
+
+import pytest
+
+from study.beats import Beat
+from study.errors import JigsawError, TrialInterrupted, UsageError
+from study.exits import explain_exit
+from study.launch_command import launch as verb
+from study.launch_command import places
+from study.launchers import InProcess, share
+from study.search.frames import curves_frame, trials_frame
+from study.search.studies import enqueue, load_study
+from study.supervisor import Launch, supervise
+from tests.study_tests import tiny
+
+
+@pytest.fixture
+def database_url(tmp_path: Path, sqlite_template: Path) -> str:
+    """SQLite only: what differs between databases is tested with sessions."""
+    copyfile(sqlite_template, tmp_path / "study.db")
+    return f"sqlite:///{tmp_path}/study.db"
+
+
+def run(url: str, n_trials: int = 1, **plan: Any) -> tuple[Any, list[tuple[str, Any]]]:
+    heard: list[tuple[str, Any]] = []
+    launch = Launch(url, "s", n_trials, **plan)
+    tally = supervise(launch, InProcess(), lambda event, facts: heard.append((event, facts)))
+    return tally, heard
+
+
+def left(url: str) -> list[tuple[str, Any]]:
+    """State of each trial, and why it failed."""
+    return [(t.state.name, t.user_attrs.get("failure")) for t in load_study(url, "s").trials]
+
+
+def test_a_trial_leaves_what_a_worker_would_leave(
+    create: Callable[..., Any], database_url: str
+) -> None:
+    create()
+    tally, heard = run(database_url, 2)
+    assert (tally.done, tally.failures_in_a_row) == (2, 0)
+    assert [event for event, _ in heard] == ["trial", "end"] * 2
+    study = load_study(database_url, "s")
+    first = study.trials[0]
+    assert (first.value, first.intermediate_values) == (0.5, {1: 0.5})
+    assert heard[1][1]["ending"].value == 0.5
+    assert {"uid", "owner", "provenance", "spec", "hosts", "ranks", "cost"} <= set(first.user_attrs)
+    assert "python" in first.user_attrs["provenance"]["versions"]
+    assert list(curves_frame(study)["number"]) == [0, 1]
+
+
+def test_failed_trials_do_not_count(create: Callable[..., Any], database_url: str) -> None:
+    study = create(objective="Fragile")
+    for x in (0.9, 0.1):
+        enqueue(study, tiny.Fragile(), {"x": x})
+    tally, _ = run(database_url, 2)
+    assert (tally.done, tally.states) == (2, {"complete": 2, "failed": 1})
+    assert [state for state, _ in left(database_url)] == ["COMPLETE", "FAIL", "COMPLETE"]
+
+
+def test_trials_that_only_fail_end_the_launch(
+    create: Callable[..., Any], database_url: str
+) -> None:
+    create(objective="Broken")
+    tally, heard = run(database_url, 10, max_failures=3)
+    assert tally.states == {"failed": 3}
+    assert left(database_url) == [("FAIL", "rank 0: ValueError: broken")] * 3
+    assert heard[-1][1]["ending"].reason == "rank 0: ValueError: broken"
+
+
+def test_no_trial_begins_after_the_timeout(create: Callable[..., Any], database_url: str) -> None:
+    create()
+    tally, _ = run(database_url, 3, timeout=1e-9)
+    assert (tally.done, left(database_url)) == (0, [("WAITING", None)])
+
+
+@pytest.mark.parametrize(
+    ("objective", "error", "text"),
+    [
+        ("Unprepared", UsageError, "^x is 3; allowed: 1, 2$"),
+        (
+            "Unlucky",
+            JigsawError,
+            "^preparing: its job ended before it did, with exit code 1: .*planted",
+        ),
+    ],
+)
+def test_what_cannot_be_prepared_costs_no_trial(
+    objective: str, error: type[Exception], text: str, create: Callable[..., Any], database_url: str
+) -> None:
+    create(objective=objective)
+    with pytest.raises(error, match=text):
+        run(database_url)
+    assert left(database_url) == [("WAITING", None)]
+
+
+def test_a_trial_chooses_its_ranks(create: Callable[..., Any], database_url: str) -> None:
+    create(objective="Ranked")
+    tally, heard = run(database_url, 1, ranks=3)
+    assert heard[0] == ("trial", {"number": 0, "ranks": 1})
+    assert trials_frame(load_study(database_url, "s"))["ranks"].tolist() == [1]
+    assert tally.done == 1
+
+
+def test_a_number_of_ranks_that_cannot_be(create: Callable[..., Any], database_url: str) -> None:
+    create(objective="Ranked", fixed={"ranks": 0})
+    with pytest.raises(UsageError, match=re.escape("trial 0: ranks is 0; allowed: 1, 2, ...")):
+        run(database_url)
+    assert left(database_url) == [("FAIL", "its parameter ranks is 0; allowed: 1, 2, ...")]
+
+
+def test_a_signal_ends_the_launch_and_queues_the_trial_again(
+    create: Callable[..., Any], database_url: str
+) -> None:
+    create(objective="SignalledAsking")
+    with pytest.raises(
+        TrialInterrupted, match=r"^stopped by SIGINT; interrupted trials are queued again$"
+    ):
+        run(database_url, 2)
+    assert left(database_url) == [("FAIL", "interrupted"), ("WAITING", None)]
+
+
+def test_a_dead_job_is_settled_with_its_reason_and_its_log(
+    create: Callable[..., Any], database_url: str
+) -> None:
+    create(objective="Tiny")
+    tally = supervise(Launch(database_url, "s", 1, max_failures=1), _Dies())
+    assert tally.states == {"failed": 1}
+    (trial,) = load_study(database_url, "s").trials
+    assert (
+        trial.user_attrs["failure"]
+        == "its job ended before it did, with exit code 3: the last line"
+    )
+    assert trial.user_attrs["tracebacks"] == {"log": "first\nthe last line\n"}
+
+
+class _Dies:
+    """Starts nothing: its jobs are over before they begin."""
+
+    def start(self, *_: Any) -> Any:
+        return self
+
+    def poll(self) -> int:
+        return 3
+
+    def logs(self) -> str:
+        return "first\nthe last line\n"
+
+    def kill(self) -> None: ...
+
+
+HYDRA = "=   BAD TERMINATION\n=   PID 77 RUNNING AT n1\n=   EXIT CODE: {}\n"
+DASHES = "-" * 60
+OPEN_MPI = f"{DASHES}\nprterun noticed that process rank 1 with PID 77 on node n1 exited on\nsignal 9 (Killed).\n{DASHES}"
+OPEN_MPI_CODE = (
+    f"to do so was:\n\n   Process name: [prterun-n1-99@1,1]\n   Exit code:    137\n{DASHES}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("code", "log", "reason"),
+    [
+        (9, HYDRA.format(9), "rank 1 ended with exit code 9 (SIGKILL, as for a lack of memory)"),
+        (137, HYDRA.format(137), "rank 1 ended with exit code 137 (SIGKILL, as for a lack of memory)"),
+        (11, HYDRA.format(11), "rank 1 ended with exit code 11 (SIGSEGV)"),
+        (3, HYDRA.format(3).replace("77", "78"), "process 78 ended with exit code 3"),
+        (137, OPEN_MPI, "rank 1 ended with exit code 9 (SIGKILL, as for a lack of memory)"),
+        (137, OPEN_MPI_CODE, "rank 1 ended with exit code 137 (SIGKILL, as for a lack of memory)"),
+        (3, f"no\n{DASHES}\n", "its job ended before it did, with exit code 3: no"),
+        (-9, "", "its job ended before it did, with exit code -9 (SIGKILL, as for a lack of memory)"),
+        (0, "", "its job ended before it did, with exit code 0"),
+        (2, "a\n\n b \n", "its job ended before it did, with exit code 2: b"),
+        (200, "", "its job ended before it did, with exit code 200"),
+    ],
+)  # fmt: skip
+def test_an_exit_is_explained(code: int, log: str, reason: str) -> None:
+    assert explain_exit(code, log, [None, Beat("n1", 77, 3, "bcast")]) == reason
+
+
+@pytest.mark.parametrize(
+    ("things", "parts", "shares"),
+    [
+        ("abcd", 2, ["ab", "cd"]), ("abcde", 2, ["ab", "cd"]), ("ab", 2, ["a", "b"]),
+        ("ab", 3, ["a", "b", "a"]), ("", 2, ["", ""]),
+    ],
+)  # fmt: skip
+def test_shares_are_equal(things: str, parts: int, shares: list[str]) -> None:
+    assert ["".join(share(things, parts, k)) for k in range(parts)] == shares
+
+
+def test_places_share_the_machine_or_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    assert [(p.cores, p.devices) for p in places(2)] == [((0, 1), ("2",)), ((2, 3), ("5",))]
+    assert [p.cores for p in places(5)] == [()] * 5  # too few to give each some: they share all
+    assert [p.hosts for p in places(2, ("a", "b", "c", "d"))] == [("a", "b"), ("c", "d")]
+    assert [p.hosts for p in places(2, ("a",))] == [("a",), ("a",)]
+
+
+@pytest.mark.parametrize(
+    ("objective", "code", "said"),
+    [
+        ("Tiny", 0, "trial   0 complete 0.5000"),
+        ("Broken", 1, "jigsaw: 2 trials in a row failed, the last (trial 1) because: rank 0: ValueError: broken"),
+    ],
+)  # fmt: skip
+def test_the_verb_says_how_it_went(
+    objective: str, code: int, said: str, create: Callable[..., Any], capfd: pytest.CaptureFixture[str],
+    database_url: str,
+) -> None:  # fmt: skip
+    create(objective=objective)
+    arguments = ["s", "--storage", database_url, "--n-trials", "1", "--max-failures", "2"]
+    assert verb.main(arguments, standalone_mode=False) == code
+    assert capfd.readouterr().err.splitlines()[-1] == said
