@@ -14,6 +14,7 @@ __all__ = ["main"]
 # Verbs that need more than studies, by the module that defines them: imported when they are called.
 _ELSEWHERE = {
     "attack": "objectives.contest",
+    "control": "study.control",
     "dashboard": "dashboards.commands",
     "evaluate": "objectives.scoring",
     "export-torch": "objectives.torch_export",

@@ -11,11 +11,12 @@ import click
 
 from study.conditions import DEFAULT_OBJECTIVE, Conditions
 from study.errors import UsageError
-from study.objective import Objective, load_objective
+from study.objective import load_objective
 from study.options import (
     device_option,
     form_option,
     hang_option,
+    objective_of,
     read_pair,
     read_point,
     read_settings,
@@ -219,7 +220,7 @@ def enqueue(study: str, storage: str, values: tuple[str, ...], spec: Path | None
 
     loaded = load_study(storage, study)
     point = read_point(spec) | dict(read_pair(text) for text in values)
-    queue(loaded, _objective_of(loaded), point)
+    queue(loaded, objective_of(loaded), point)
     click.echo(f"queued in {study}", err=True)
 
 
@@ -260,7 +261,7 @@ def space(
     from study.tables import show, show_space
 
     found = (
-        _objective_of(load_study(storage, study))
+        objective_of(load_study(storage, study))
         if study
         else load_objective(objective, read_settings(settings))
     )
@@ -282,18 +283,6 @@ def environment(form: Any) -> None:
     from study.tables import show
 
     show(pd.DataFrame(environment_rows()), form, "environment")
-
-
-def _objective_of(loaded: Any) -> Objective:
-    from study.search.studies import conditions_of
-
-    conditions = conditions_of(loaded)
-    if conditions is None:
-        name = loaded.study_name
-        raise UsageError(
-            f"study {name!r} names no objective yet; run `jigsaw worker {name} --objective NAME` once"
-        )
-    return load_objective(conditions.objective, conditions.settings)
 
 
 def _exists(storage: str, study: str, names: Callable[[str], list[str]]) -> bool:

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from study.errors import UsageError
 from study.resolve import resolve
-from study.space import Scalar, Suggester
+from study.space import Domain, Scalar, Suggester
 from study.world import World
 
 __all__ = ["Objective", "Report", "Result", "decode", "encode", "explain", "load_objective"]
@@ -75,6 +75,11 @@ class Objective(ABC):
     @property
     def identity(self) -> dict[str, Any]:
         """Hashes of what trials are computed from (data, classifiers), as JSON values; after `prepare`."""
+        return {}
+
+    @property
+    def settable(self) -> Mapping[str, Domain]:
+        """Hyperparameters that a command may set while a trial trains (see `study.steering`), by name."""
         return {}
 
     @property

@@ -10,11 +10,13 @@ import click
 
 from study.conditions import DEFAULT_OBJECTIVE, parse_scalar
 from study.errors import UsageError
+from study.objective import Objective, load_objective
 
 __all__ = [
     "device_option",
     "form_option",
     "hang_option",
+    "objective_of",
     "read_pair",
     "read_point",
     "read_settings",
@@ -137,3 +139,20 @@ def read_point(path: Path | None) -> dict[str, Any]:
             f"spec file {str(path)!r} holds {type(point).__name__}; expected an object of parameters"
         )
     return point
+
+
+def objective_of(loaded: Any) -> Objective:
+    """Build the objective that a loaded study remembers.
+
+    Raises:
+        UsageError: it remembers none, being a study of plain Optuna.
+    """
+    from study.search.studies import conditions_of
+
+    conditions = conditions_of(loaded)
+    if conditions is None:
+        name = loaded.study_name
+        raise UsageError(
+            f"study {name!r} names no objective yet; run `jigsaw worker {name} --objective NAME` once"
+        )
+    return load_objective(conditions.objective, conditions.settings)

@@ -126,7 +126,8 @@ def _loop(
         return job
 
     while (job := _lead(world, session, next_job)) is not None:
-        outcome = run_trial(job, objective, world, _record(session, progress))
+        answers = None if session is None else session.mailbox
+        outcome = run_trial(job, objective, world, _record(session, progress), answers)
         tally.add(outcome)
         if session is not None:
             _finish(world, session, outcome)

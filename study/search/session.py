@@ -18,6 +18,7 @@ from study.conditions import Conditions, agree
 from study.curves import CurveWriter
 from study.errors import UsageError
 from study.evaluations import forget_evaluations
+from study.mailbox import Mailbox
 from study.objective import Objective, digest, encode, load_objective
 from study.provenance import process_alive, provenance
 from study.search.growth import grow
@@ -65,7 +66,10 @@ class Session:
     Attributes:
         conditions: what the study remembers.
         objective: what its trials evaluate.
+        mailbox: live commands to the trial that was asked for last.
     """
+
+    mailbox: Mailbox | None = None
 
     def __init__(self, study: Study, conditions: Conditions, objective: Objective) -> None:
         self.study = study
@@ -101,6 +105,7 @@ class Session:
             trial = self._trial = self.study.ask()
         with self._failing("asking"):
             self._curves = CurveWriter(self.storage.engine, uid)
+            self.mailbox = Mailbox(self.storage.engine, uid)
             spec = encode(self.objective, self.objective.suggest(trial))
             trial.set_user_attr("spec", spec.decode())
         return Job(trial.number, spec, digest(spec))
@@ -176,9 +181,13 @@ class Session:
         self, state: TrialState, attributes: Mapping[str, Any], value: float | None = None
     ) -> None:
         trial = cast(Trial, self._trial)
-        self.storage.set_trial_user_attrs(trial._trial_id, attributes)
+        # A trial that was commanded is not what its spec alone would give.
+        given = {"commands": self.mailbox.history} if self.mailbox and self.mailbox.history else {}
+        self.storage.set_trial_user_attrs(trial._trial_id, {**attributes, **given})
         self.study.tell(trial, value, state)
         self._trial = self._curves = None
+        if self.mailbox:
+            self.mailbox.close()
 
     def _keep(self, trial: Trial, files: Mapping[str, bytes]) -> None:
         if not files or self.conditions.artifacts is None:
