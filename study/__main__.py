@@ -21,6 +21,7 @@ _ELSEWHERE = {
     "images": "objectives.files",
     "package": "objectives.commands",
     "report": "dashboards.commands",
+    "status": "study.status",
     "train": "objectives.commands",
 }
 # What tells `study.provenance` something that `jigsaw environment` shows.

@@ -116,6 +116,12 @@ def create(
     help="Begin no trial after so long.  [default: no limit]",
 )
 @click.option(
+    "--budget-hours",
+    type=click.FloatRange(0, min_open=True),
+    metavar="HOURS",
+    help="Begin no trial once the study has cost so many core-hours.  [default: no limit]",
+)
+@click.option(
     "--max-failures",
     type=click.IntRange(1),
     default=5,
@@ -131,6 +137,7 @@ def worker(
     n_trials: int | None,
     total_trials: int | None,
     timeout: float | None,
+    budget_hours: float | None,
     max_failures: int,
     hang_timeout: float,
     **wanted: Any,
@@ -148,26 +155,12 @@ def worker(
     chosen = study or name
     if chosen is None:
         raise click.UsageError("which study? jigsaw worker STUDY")
-    plan = Plan(storage, chosen, n_trials, total_trials, timeout, max_failures, wanted)
+    plan = Plan(
+        storage, chosen, n_trials, total_trials, timeout, max_failures, wanted, budget_hours
+    )
     with shown() as progress:
         tally = run_worker(mpi_world(hang_timeout), plan, progress)
     return 1 if tally.failures_in_a_row >= max_failures else 0
-
-
-@jigsaw.command()
-@click.argument("study", required=False)
-@storage_option
-@form_option
-def status(study: str | None, storage: str, form: Any) -> None:
-    """Show trials by state, best value and time spent, of STUDY or of every study."""
-    import pandas as pd
-
-    from study.search.studies import load_study, study_names
-    from study.search.summary import summary
-    from study.tables import show
-
-    names = [study] if study else study_names(storage)
-    show(pd.DataFrame([summary(load_study(storage, name)) for name in names]), form, "studies")
 
 
 @jigsaw.command()

@@ -35,6 +35,7 @@ class Plan:
         timeout: seconds after which no further trial is started; None means no limit.
         max_failures: failed trials in a row after which the worker gives up; >= 1.
         wanted: conditions the command line insists on; the study refuses a conflict.
+        budget_hours: core-hours of the whole study after which no trial is begun; None means no limit.
     """
 
     storage: str
@@ -44,6 +45,7 @@ class Plan:
     timeout: float | None = None
     max_failures: int = 5
     wanted: Mapping[str, Any] = field(default_factory=dict)
+    budget_hours: float | None = None
 
 
 @dataclass
@@ -74,7 +76,7 @@ def run_worker(world: World, plan: Plan, progress: Progress | None = None) -> Ta
     Args:
         world: the ranks of this job.
         plan: what to do; rank 0's counts.
-        progress: called on rank 0 with ("prepare" | "trial" | "report" | "end", facts).
+        progress: called on rank 0 with ("prepare" | "trial" | "report" | "end" | "budget", facts).
 
     Returns:
         the tally, the same on every rank (`best` on rank 0 only).
@@ -120,6 +122,9 @@ def _loop(
 
     def next_job() -> Job | None:
         if session is None or not _more(plan, session, tally, time.monotonic() - started):
+            return None
+        if (budget := plan.budget_hours) is not None and (spent := session.core_hours()) >= budget:
+            progress("budget", {"study": plan.study, "spent": spent, "budget": budget})
             return None
         job = session.ask({"hosts": hosts, "ranks": world.size})
         progress("trial", {"number": job.number, "spec": job.spec.decode()})

@@ -21,6 +21,7 @@ from study.evaluations import forget_evaluations
 from study.mailbox import Mailbox
 from study.objective import Objective, digest, encode, load_objective
 from study.provenance import process_alive, provenance
+from study.search.cost import core_hours
 from study.search.growth import grow
 from study.search.incremental import storage_of
 from study.search.studies import conditions_of, finished, load_study, remember
@@ -82,6 +83,10 @@ class Session:
     def finished(self) -> int:
         """Count the study's complete and pruned trials."""
         return finished(self.study)
+
+    def core_hours(self) -> float:
+        """Return what the study's trials cost so far."""
+        return sum(map(core_hours, self.study.get_trials(deepcopy=False)))
 
     def best_value(self) -> float | None:
         """Return the best complete trial's value, or None while there is none."""

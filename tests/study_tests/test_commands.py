@@ -209,7 +209,7 @@ def test_status_lists_every_study(ran: Jigsaw) -> None:
     rows = json.loads(ran("status", "--format", "json")[1])
     assert [(r["study"], r["complete"], r["waiting"]) for r in rows] == [("s", 3, 0), ("t", 0, 1)]
     table = ran("status")[1]
-    assert all(text in table for text in ("studies", "complete", "cpu_seconds", " s ", " t "))
+    assert all(text in table for text in ("studies", "complete", "core_hours", " s ", " t "))
 
 
 def test_status_of_a_database_without_studies(jigsaw: Jigsaw) -> None:
