@@ -3,14 +3,13 @@
 import json
 import logging
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from study.conditions import DEFAULT_OBJECTIVE, Conditions
-from study.errors import UsageError
+from study.conditions import DEFAULT_OBJECTIVE
+from study.create import create
 from study.objective import load_objective
 from study.options import (
     device_option,
@@ -47,53 +46,7 @@ def jigsaw() -> None:
     logging.getLogger("jigsaw").setLevel(logging.INFO)
 
 
-@jigsaw.command()
-@study_argument
-@storage_option
-@study_options
-@click.option(
-    "--fix",
-    "fixed",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Narrow a parameter to one value; repeatable.",
-)
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="A condition of the objective, such as data=digits; repeatable. See `jigsaw space --settings`.",
-)
-@click.option(
-    "--artifacts",
-    type=click.Path(file_okay=False),
-    help="Folder for what trials leave.  [default: beside the SQLite file]",
-)
-@click.option("--exist-ok", is_flag=True, help="Do nothing when the study is there already.")
-def create(
-    study: str,
-    storage: str,
-    fixed: tuple[str, ...],
-    settings: tuple[str, ...],
-    exist_ok: bool,
-    **given: Any,
-) -> None:
-    """Create STUDY: an objective, its conditions, and its default spec queued as trial 0."""
-    from study.search.studies import create_study, study_names
-
-    if exist_ok and _exists(storage, study, study_names):
-        click.echo(f"{study} is there already; continue it with: jigsaw worker {study}", err=True)
-        return
-    conditions = Conditions(
-        **{k: v for k, v in given.items() if v is not None},
-        fixed=dict(read_pair(text) for text in fixed),
-        settings=read_settings(settings),
-    )
-    objective = load_objective(conditions.objective, conditions.settings)
-    create_study(storage, study, conditions, objective)
-    click.echo(study)
-    click.echo(f"created; now: jigsaw worker {study} --n-trials 20", err=True)
+jigsaw.add_command(create)
 
 
 @jigsaw.command()
@@ -276,10 +229,3 @@ def environment(form: Any) -> None:
     from study.tables import show
 
     show(pd.DataFrame(environment_rows()), form, "environment")
-
-
-def _exists(storage: str, study: str, names: Callable[[str], list[str]]) -> bool:
-    try:
-        return study in names(storage)
-    except UsageError:  # no database yet
-        return False

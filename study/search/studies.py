@@ -36,15 +36,31 @@ __all__ = [
 ]
 
 
-def create_study(url: str, name: str, conditions: Conditions, objective: Objective) -> Study:
+def create_study(
+    url: str,
+    name: str,
+    conditions: Conditions,
+    objective: Objective,
+    *,
+    marks: Mapping[str, Any] | None = None,
+    first: bool = True,
+) -> Study:
     """Create a study that remembers its conditions, with the objective's default as trial 0.
+
+    Args:
+        url: the database.
+        name: the study's name.
+        conditions: what it remembers.
+        objective: what `conditions` name.
+        marks: further attributes, kept before anything else.
+        first: whether the default is queued.
 
     Raises:
         UsageError: the name is taken, or a condition cannot be.
     """
     fixed = _fixed(objective, conditions.fixed)
     conditions = conditions.model_copy(update={"fixed": fixed})
-    first = default_point(objective, fixed)
+    default = default_point(objective, fixed)
     sampler, pruner = build_sampler(conditions), build_pruner(conditions)
     storage = open_storage(url, create=True)
     try:
@@ -59,10 +75,12 @@ def create_study(url: str, name: str, conditions: Conditions, objective: Objecti
         raise UsageError(
             f"study {name!r} already exists in {printable(url)}; continue it with `jigsaw worker {name}`"
         ) from None
+    for key, value in (marks or {}).items():
+        study.set_user_attr(key, value)
     # Optuna deletes studies without asking us.
     forget_evaluations(storage.engine, name)
-    if objective.default:
-        study.enqueue_trial(first)
+    if first and objective.default:
+        study.enqueue_trial(default)
     remember(study, conditions, objective, url)
     return study
 
