@@ -16,6 +16,7 @@ _ELSEWHERE = {
     "attack": "objectives.contest",
     "control": "study.control",
     "dashboard": "dashboards.commands",
+    "doctor": "study.doctor",
     "evaluate": "objectives.scoring",
     "export-torch": "objectives.torch_export",
     "images": "objectives.files",

@@ -29,6 +29,7 @@ __all__ = [
     "enqueue",
     "find_trial",
     "finished",
+    "load_studies",
     "load_study",
     "record_retrained",
     "remember",
@@ -109,6 +110,13 @@ def load_study(url: str, name: str) -> Study:
     if conditions is not None:
         study.sampler, study.pruner = build_sampler(conditions), build_pruner(conditions)
     return study
+
+
+def load_studies(url: str) -> list[Study]:
+    """Load every study of a database, whatever it remembers."""
+    storage = open_storage(url)
+    names = optuna.get_all_study_names(storage)
+    return [optuna.load_study(storage=storage, study_name=name) for name in names]
 
 
 def conditions_of(study: Study) -> Conditions | None:

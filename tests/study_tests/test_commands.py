@@ -53,7 +53,7 @@ def whole() -> click.Group:
 
 
 VERBS = [
-    "attack", "best", "control", "create", "dashboard", "demo", "enqueue", "environment", "evaluate",
+    "attack", "best", "control", "create", "dashboard", "demo", "doctor", "enqueue", "environment", "evaluate",
     "export", "export-torch", "images", "package", "report", "space", "status", "train", "worker",
 ]  # fmt: skip
 
