@@ -8,7 +8,6 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 
 import pandas as pd
 from sqlalchemy import (
@@ -31,6 +30,7 @@ from sqlalchemy.dialects.mysql import DATETIME
 from study.errors import UsageError
 from study.retry import run
 from study.schema import ensure_tables
+from study.search.cells import local_time, now
 from study.steering import Command
 
 __all__ = ["COMMANDS", "Mailbox", "post_command", "read_commands"]
@@ -84,10 +84,10 @@ class Mailbox:
 
         A database that does not answer costs nothing: the next look finds what this one missed.
         """
-        now = time.monotonic()
-        if now - self._looked < self._every:
+        moment = time.monotonic()
+        if moment - self._looked < self._every:
             return []
-        self._looked = now
+        self._looked = moment
         found: list[Command] = []
         with suppress(UsageError):
             query = select(COMMANDS).where(self._open).order_by(COMMANDS.c.id)
@@ -108,7 +108,7 @@ class Mailbox:
 
     def _settle(self, where: object, state: str, text: str) -> None:
         change = update(COMMANDS).where(where).values(  # type: ignore[arg-type]
-            state=state, answer=text, answered=_now()
+            state=state, answer=text, answered=now()
         )  # fmt: skip
         run(self._engine, lambda connection: connection.execute(change))
 
@@ -124,7 +124,7 @@ def post_command(engine: Engine, uid: str, command: Command) -> int:
     ensure_tables(engine, _METADATA)
     row = {
         "uid": uid, "verb": command.verb, "arguments": json.dumps(dict(command.values)),
-        "iteration": command.iteration, "epoch": command.epoch, "state": "queued", "asked": _now(),
+        "iteration": command.iteration, "epoch": command.epoch, "state": "queued", "asked": now(),
     }  # fmt: skip
     with (
         engine.begin() as connection
@@ -154,18 +154,10 @@ def read_commands(engine: Engine, uids: Sequence[str]) -> pd.DataFrame:
 def _facts(row: object) -> dict[str, object]:
     command = _command(row)
     kept = {name: getattr(row, name) for name in ("id", "state", "answer")}
-    times = {name: _local(getattr(row, name)) for name in ("asked", "answered")}
+    times = {name: local_time(getattr(row, name)) for name in ("asked", "answered")}
     return {**kept, **times, "command": str(command), "when": command.due or "at once"}
 
 
 def _command(row: object) -> Command:
     facts = {name: getattr(row, name) for name in ("id", "verb", "iteration", "epoch")}
     return Command(**facts, values=json.loads(row.arguments))  # type: ignore[attr-defined]
-
-
-def _local(moment: datetime | None) -> datetime | None:
-    return moment and moment.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)

@@ -28,7 +28,8 @@ __all__ = [
 
 storage_option = click.option(
     "--storage", envvar="OPTUNA_STORAGE", default="sqlite:///jigsaw.db", show_default=True,
-    metavar="URL", help="Database URL; the environment variable OPTUNA_STORAGE is used when left out.",
+    metavar="URL", help="Database URL, or file:PATH of a file that holds it: no command line should hold a "
+    "password. The environment variable OPTUNA_STORAGE is used when left out.",
 )  # fmt: skip
 study_argument = click.argument("study")
 hang_option = click.option(

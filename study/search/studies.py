@@ -20,6 +20,7 @@ from study.search.incremental import storage_of
 from study.search.samplers import build_pruner, build_sampler
 from study.search.storage import open_storage, printable
 from study.space import Domain, Scalar, fill_point, walk
+from study.urls import resolve_url
 
 __all__ = [
     "artifact_folder",
@@ -170,7 +171,7 @@ def artifact_folder(url: str) -> Path:
     """Return where trials leave files by default: beside a SQLite file, else under `runs/`."""
     from sqlalchemy import make_url
 
-    parsed = make_url(url)
+    parsed = make_url(resolve_url(url))
     beside = (
         Path(parsed.database or "").parent
         if parsed.get_backend_name() == "sqlite"
