@@ -31,7 +31,8 @@ class Report(Protocol):
             logs: further curve keys to numbers, such as {"loss": 0.1, "error.eps08": 0.4}.
 
         Raises:
-            TrialPruned: on every rank, when the pruner says so.
+            TrialPruned: on every rank, when the pruner or a command says so.
+            TrialStopped: on every rank, when a command says so; the trial completes with the last value.
             TrialFailed: on every rank, when rank 0 could not store the report.
         """
 

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from study.conditions import DEFAULT_OBJECTIVE, parse_scalar
 from study.errors import UsageError
 from study.objective import Objective, load_objective
+from study.urls import holds_password
+from study.world import mpi_world
 
 __all__ = [
     "device_option",
@@ -26,9 +29,22 @@ __all__ = [
     "study_options",
 ]
 
+
+def _warn(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Say where a password does not belong; once, of several ranks."""
+    typed = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+    if typed and holds_password(value) and mpi_world().rank == 0:
+        click.echo(
+            "warning: every user of this machine can read the password in --storage; put the URL in a file that "
+            "only you can read, and say --storage file:PATH, or set OPTUNA_STORAGE",
+            err=True,
+        )
+    return value
+
+
 storage_option = click.option(
     "--storage", envvar="OPTUNA_STORAGE", default="sqlite:///jigsaw.db", show_default=True,
-    metavar="URL", help="Database URL, or file:PATH of a file that holds it: no command line should hold a "
+    metavar="URL", callback=_warn, help="Database URL, or file:PATH of a file that holds it: no command line should hold a "
     "password. The environment variable OPTUNA_STORAGE is used when left out.",
 )  # fmt: skip
 study_argument = click.argument("study")

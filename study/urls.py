@@ -3,11 +3,12 @@
 import stat
 from pathlib import Path
 
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 from study.errors import UsageError
 
-__all__ = ["resolve_url", "without_password"]
+__all__ = ["holds_password", "resolve_url", "without_password"]
 
 # Drivers take these in the query of a URL too, where SQLAlchemy would show them.
 _SECRETS = ("password", "passwd", "passfile", "sslpassword")
@@ -40,6 +41,15 @@ def resolve_url(text: str) -> str:
     if len(lines) != 1:
         raise UsageError(f"storage file {str(path)!r} holds {len(lines)} words; expected one URL")
     return lines[0]
+
+
+def holds_password(text: str) -> bool:
+    """Tell whether a text is a URL with a password in it."""
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        return False
+    return bool(url.password) or any(name in url.query for name in _SECRETS)
 
 
 def without_password(url: URL) -> str:

@@ -64,3 +64,25 @@ def test_verbs_take_it_wherever_they_take_a_url(
     monkeypatch.setenv("OPTUNA_STORAGE", "file:url")
     assert " s " in jigsaw("status")[1]
     assert any(Path("deep").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("way", "url", "warned"),
+    [
+        ("option", "postgresql://u:pa55@127.0.0.1:1/db", True),
+        ("option", "postgresql://u@127.0.0.1:1/db?password=pa55", True),
+        ("option", "postgresql://u@127.0.0.1:1/db", False),
+        ("option", "sqlite:///no.db", False),
+        ("option", "runs.db", False),
+        ("environment", "postgresql://u:pa55@127.0.0.1:1/db", False),
+    ],
+)
+def test_a_password_on_a_command_line_is_warned_of(
+    way: str, url: str, warned: bool, jigsaw: Jigsaw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way == "environment":
+        monkeypatch.setenv("OPTUNA_STORAGE", url)
+    code, _, err = jigsaw("status", *(("--storage", url) if way == "option" else ()))
+    assert code == 2
+    assert err.startswith("warning: every user of this machine can read the password") == warned
+    assert "pa55" not in err
