@@ -8,8 +8,8 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -32,6 +32,9 @@ from study.retry import run
 from study.schema import ensure_tables
 from study.search.cells import local_time, now
 from study.steering import Command
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["COMMANDS", "Mailbox", "post_command", "read_commands"]
 
@@ -133,7 +136,7 @@ def post_command(engine: Engine, uid: str, command: Command) -> int:
     return int(made[0]) if made else 0
 
 
-def read_commands(engine: Engine, uids: Sequence[str]) -> pd.DataFrame:
+def read_commands(engine: Engine, uids: Sequence[str]) -> "pd.DataFrame":
     """Return the commands that some trials were given, as rows `uid, id, command, when, state, answer, asked, answered`.
 
     `state` is `queued`, `done` or `refused`; times are this machine's; in the order they were asked.
@@ -142,6 +145,8 @@ def read_commands(engine: Engine, uids: Sequence[str]) -> pd.DataFrame:
         engine: the study's database.
         uids: the trials' own names.
     """
+    import pandas as pd  # what a rank needs of this module needs no frames
+
     ensure_tables(engine, _METADATA)
     wanted = set(uids)
     # All of them: they are typed by people, and a query takes fewer parameters than a study has trials.
