@@ -12,8 +12,6 @@ from click.core import ParameterSource
 from study.conditions import DEFAULT_OBJECTIVE, parse_scalar
 from study.errors import UsageError
 from study.objective import Objective, load_objective
-from study.urls import holds_password
-from study.world import mpi_world
 
 __all__ = [
     "device_option",
@@ -32,8 +30,13 @@ __all__ = [
 
 def _warn(context: click.Context, parameter: click.Parameter, value: str) -> str:
     """Say where a password does not belong; once, of several ranks."""
-    typed = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
-    if typed and holds_password(value) and mpi_world().rank == 0:
+    if context.get_parameter_source(str(parameter.name)) is not ParameterSource.COMMANDLINE:
+        return value
+    # The command line itself starts without what knows databases.
+    from study.urls import holds_password
+    from study.world import mpi_world
+
+    if holds_password(value) and mpi_world().rank == 0:
         click.echo(
             "warning: every user of this machine can read the password in --storage; put the URL in a file that "
             "only you can read, and say --storage file:PATH, or set OPTUNA_STORAGE",
