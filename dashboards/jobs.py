@@ -4,18 +4,17 @@ from datetime import datetime
 from typing import Any
 
 import pandas as pd
-from sqlalchemy import MetaData, Table, inspect, select
 
 from dashboards.page import Content, table, tag
 from dashboards.pages import cell
 from dashboards.selection import Selection
 from dashboards.sources import Source
+from study.mailbox import read_commands
 from study.search.frames import points_frame
 from study.search.records import read_attributes
 
 __all__ = ["commands_frame", "jobs_frame", "jobs_page", "workers_frame"]
 
-_COMMANDS = "jigsaw_commands"
 _RECENT = 40
 
 
@@ -63,14 +62,15 @@ def workers_frame(jobs: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def commands_frame(source: Source) -> pd.DataFrame | None:
-    """Return the commands given to workers, latest first, or None where no table of commands is."""
+def commands_frame(source: Source) -> pd.DataFrame:
+    """Return the commands that trials were given while they ran, and their answers, latest first."""
+    trials = source.trials()
+    if "uid" not in trials:
+        trials = trials.assign(uid=None)
+    numbers = dict(zip(trials["uid"], trials["number"], strict=True))
     with source.database.reading() as engine:
-        if not inspect(engine).has_table(_COMMANDS):
-            return None
-        commands = Table(_COMMANDS, MetaData(), autoload_with=engine)
-        with engine.connect() as connection:
-            frame = pd.read_sql(select(commands), connection)
+        frame = read_commands(engine, trials["uid"].dropna().tolist())
+    frame.insert(0, "trial", frame.pop("uid").map(numbers))
     return frame.iloc[::-1].head(_RECENT)
 
 
@@ -89,7 +89,7 @@ def jobs_page(s: Selection) -> list[Content]:
         if len(jobs):
             parts.append(_titled("Trials that run, and the latest", jobs, source.name))
         commands = commands_frame(source)
-        if commands is not None:
+        if len(commands):
             parts.append(_titled("Commands", commands, source.name))
     said = "Times are this machine's; the page reads itself again every five seconds."
     return [tag("h1", "Jobs"), tag("p", said, class_="quiet"), tag("div", *parts, id="live")]

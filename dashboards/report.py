@@ -135,8 +135,8 @@ def _opening(study: Study, s: Selection) -> list[Html]:
         for state in ("complete", "pruned", "fail", "running")
         if facts[state]
     ]
-    if facts["cpu_seconds"]:
-        shown.append((_duration(facts["cpu_seconds"]), "processor time"))
+    if facts["core_hours"]:
+        shown.append((_duration(3600 * facts["core_hours"]), "processor time"))
     note = optuna_dashboard.get_note(study)
     return [
         tag("h1", study.study_name),

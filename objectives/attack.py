@@ -24,13 +24,16 @@ from objectives.losses import total_variation
 from objectives.pictures import examples_png
 from objectives.spec import AttackSpec, suggest
 from objectives.targets import CleanLogits, check_disjoint, check_distinct, load_targets
-from objectives.training import Batch, fit, milestone
+from objectives.training import RATE, Batch, fit, milestone
 from study.errors import UsageError
 from study.objective import Objective, Report, Result
-from study.space import Given, Scalar, Suggester
+from study.space import Domain, Given, Scalar, Suggester
+from study.steering import Steering, steering_of
 from study.world import World
 
 __all__ = ["AttackObjective", "AttackSettings", "train_attack"]
+
+_SMOOTHNESS = Domain("loss.smoothness", low=0.0, high=1.0)
 
 
 class AttackSettings(BaseModel):
@@ -97,6 +100,11 @@ class AttackObjective(Objective):
     def settings(self) -> dict[str, Any]:
         """The conditions, as JSON values."""
         return self.conditions.model_dump(mode="json")
+
+    @property
+    def settable(self) -> Mapping[str, Domain]:
+        """The learning rate, before the schedule, and the weight of the perturbation's total variation."""
+        return {"lr": RATE, "loss.smoothness": _SMOOTHNESS}
 
     @property
     def default(self) -> Mapping[str, Scalar]:
@@ -170,21 +178,32 @@ class AttackObjective(Objective):
         if not self._classifiers:
             self.prepare(world)
         targets = {text: (self._classifiers[text], self._clean[text]) for text in given.train}
-        judges = [self._classifiers[text] for text in given.tune]
-        tune = self._tune_images()
-        network, errors, reported = None, np.zeros(len(given.epsilons)), 0
+        network, errors, loss = None, np.zeros(len(given.epsilons)), 0.0
+        seen = reported = scored = 0
         for seen, loss, network in train_attack(
             spec, self.data.train, targets, images=given.images, seed=seed, world=world,
-            placement=given.placement, hint=self.hint(spec, world),
+            placement=given.placement, hint=self.hint(spec, world), steering=steering_of(report),
         ):  # fmt: skip
             if (step := milestone(seen, given.images, given.reports)) > reported:
-                reported = step
-                score = error_rates(network_attack(network), judges, *tune, given.epsilons, world)
-                errors = score.mean(axis=1)
-                report(step, float(errors.mean()), _keys(given.epsilons, errors) | {"loss": loss})
+                reported, scored = step, seen
+                errors = self._score(network, step, loss, world, report)
         if network is None:
             raise RuntimeError("a budget of at least one image trains at least once")
+        if scored < seen:  # stopped by a command between two reports
+            errors = self._score(network, seen, loss, world, report)
         return network, errors
+
+    def _score(
+        self, network: AttackNetwork, step: int, loss: float, world: World, report: Report
+    ) -> NDArray[np.float64]:
+        given = self.conditions
+        judges = [self._classifiers[text] for text in given.tune]
+        images, labels = self._tune_images()
+        attack = network_attack(network)
+        rates = error_rates(attack, judges, images, labels, given.epsilons, world)
+        errors: NDArray[np.float64] = rates.mean(axis=1)
+        report(step, float(errors.mean()), _keys(given.epsilons, errors) | {"loss": loss})
+        return errors
 
     def hint(self, spec: AttackSpec, world: World) -> Hint | None:
         """Return what the spec's network takes hints from (see `objectives.hints.load_hint`)."""
@@ -229,6 +248,7 @@ def train_attack(
     world: World,
     placement: Placement = "all",
     hint: Hint | None = None,
+    steering: Steering | None = None,
 ) -> Any:
     """Train an attack network; after each update yield (images seen, this rank's loss, the network).
 
@@ -242,6 +262,7 @@ def train_attack(
         world: the ranks that share each batch.
         placement: which targets each rank computes, see `objectives.groups`.
         hint: what the network is told about each image besides its pixels.
+        steering: live commands; they may set `lr` and `loss.smoothness`.
 
     Raises:
         UsageError: the spec weighs other targets than these.
@@ -256,11 +277,12 @@ def train_attack(
     )
     network = device.send(network)
     group = group_of(world, len(targets), placement)
-    loss = partial(_loss, spec, network, split, targets, group)
+    steering = steering or Steering()
+    loss = partial(_loss, spec, network, split, targets, group, steering)
     with chainer.using_config("train", True):
         for seen, value in fit(
             network, loss, spec.optimizer, count=len(split.labels), images=images,
-            batch=spec.batch.size, seed=seed, world=world,
+            batch=spec.batch.size, seed=seed, world=world, steering=steering,
         ):  # fmt: skip
             yield seen, value, network
 
@@ -271,6 +293,7 @@ def _loss(
     split: Split,
     targets: Mapping[str, Target],
     group: Group,
+    steering: Steering,
     batch: Batch,
 ) -> chainer.Variable:
     rng, size = batch.rng(), len(batch.indexes)
@@ -285,7 +308,8 @@ def _loss(
         return image_losses(spec.loss, held, shown, images, originals[place])
 
     each = combine(target_losses(group, size, adversarial, losses), spec.targets, list(targets))
-    return F.mean(each) + spec.loss.smoothness * total_variation(adversarial - x)
+    smoothness = steering.values.get("loss.smoothness", spec.loss.smoothness)
+    return F.mean(each) + smoothness * total_variation(adversarial - x)
 
 
 def _budgets(spec: AttackSpec, rng: np.random.Generator, size: int) -> NDArray[np.intp]:

@@ -16,10 +16,11 @@ from objectives.baselines import baseline, noop
 from objectives.boosters import flip
 from objectives.data import DataSet, load
 from objectives.evaluation import Attack, error_rates
-from objectives.training import Batch, fit, milestone
+from objectives.training import RATE, Batch, fit, milestone
 from study.errors import UsageError
 from study.objective import Objective, Report, Result
-from study.space import Scalar, Suggester
+from study.space import Domain, Scalar, Suggester
+from study.steering import Steering, steering_of
 from study.world import World
 
 __all__ = ["ClassifierObjective", "ClassifierSpec", "train_classifier"]
@@ -52,7 +53,12 @@ class ClassifierSpec(BaseModel):
 
 
 def train_classifier(
-    spec: ClassifierSpec, data: DataSet, images: int, seed: int, world: World
+    spec: ClassifierSpec,
+    data: DataSet,
+    images: int,
+    seed: int,
+    world: World,
+    steering: Steering | None = None,
 ) -> Iterator[tuple[int, Classifier]]:
     """Train on the training images; after each update yield (images seen, the classifier).
 
@@ -62,6 +68,7 @@ def train_classifier(
         images: images to see in all.
         seed: of the initial weights, the order of images and the augmentation.
         world: the ranks that share the work.
+        steering: live commands.
     """
     split = data.train
     name, adversary = split_adversary(spec.classifier)
@@ -87,7 +94,7 @@ def train_classifier(
     with chainer.using_config("train", True):
         for seen, _ in fit(
             classifier, loss, spec, count=len(split.labels), images=images, batch=spec.batch,
-            seed=seed, world=world,
+            seed=seed, world=world, steering=steering,
         ):  # fmt: skip
             yield seen, classifier
 
@@ -136,6 +143,11 @@ class ClassifierObjective(Objective):
         return {"data": self._data.digest, "seed": self._settings.seed}
 
     @property
+    def settable(self) -> Mapping[str, Domain]:
+        """The learning rate, before the schedule."""
+        return {"lr": RATE}
+
+    @property
     def default(self) -> Mapping[str, Scalar]:
         """The default spec."""
         return ClassifierSpec().model_dump()
@@ -168,16 +180,24 @@ class ClassifierObjective(Objective):
 
     def evaluate(self, spec: ClassifierSpec, world: World, report: Report) -> Result:
         """Train, reporting the accuracy on the tune images; return the last."""
-        given, accuracy, reported = self._settings, 0.0, 0
-        for seen, classifier in train_classifier(spec, self._data, given.images, given.seed, world):
+        given, accuracy, reported, scored = self._settings, 0.0, 0, 0
+        for seen, classifier in train_classifier(
+            spec, self._data, given.images, given.seed, world, steering_of(report)
+        ):
             if (step := milestone(seen, given.images, given.reports)) > reported:
-                reported = step
-                clean = accuracy = self._accuracy(noop, 0, classifier, world)
-                if self._adversary:
-                    attack = baseline("i-fgsm", [classifier])
-                    accuracy = self._accuracy(attack, self._adversary.epsilon, classifier, world)
-                report(step, accuracy, {"accuracy.clean": clean} if self._adversary else None)
+                reported, scored = step, seen
+                accuracy = self._score(step, classifier, world, report)
+        if scored < seen:  # stopped by a command between two reports
+            accuracy = self._score(seen, classifier, world, report)
         return Result(accuracy)
+
+    def _score(self, step: int, classifier: Classifier, world: World, report: Report) -> float:
+        clean = accuracy = self._accuracy(noop, 0, classifier, world)
+        if self._adversary:
+            attack = baseline("i-fgsm", [classifier])
+            accuracy = self._accuracy(attack, self._adversary.epsilon, classifier, world)
+        report(step, accuracy, {"accuracy.clean": clean} if self._adversary else None)
+        return accuracy
 
     def _accuracy(
         self, attack: Attack, epsilon: int, classifier: Classifier, world: World

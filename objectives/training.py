@@ -14,9 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study.errors import UsageError
+from study.space import Domain
+from study.steering import Steering
 from study.world import World
 
-__all__ = ["Batch", "Recipe", "fit", "milestone", "share"]
+__all__ = ["RATE", "Batch", "Recipe", "fit", "milestone", "share"]
+
+# What a command may set while anything trains: the rate that the schedule scales.
+RATE = Domain("lr", low=1e-6, high=10.0, log=True)
 
 
 class Recipe(Protocol):
@@ -83,6 +88,7 @@ def fit(
     batch: int,
     seed: int,
     world: World,
+    steering: Steering | None = None,
 ) -> Iterator[tuple[int, float]]:
     """Train `model`; after each update yield (images seen, this rank's loss).
 
@@ -95,6 +101,7 @@ def fit(
         batch: images per update over all ranks; at least one per rank.
         seed: of the order of images and of every step's draws.
         world: the ranks that share the work.
+        steering: live commands: they may set `lr`, or end the training after any update.
 
     Raises:
         UsageError: fewer images per update than ranks.
@@ -103,10 +110,12 @@ def fit(
         raise UsageError(
             f"batch.size is {batch}, and there are {world.size} ranks; allowed: at least one each"
         )
-    optimizer = _optimizer(recipe, model, world)
+    optimizer, steering = _optimizer(recipe, model, world), steering or Steering()
     for step, indexes in enumerate(_order(count, math.ceil(images / batch), batch, seed)):
-        world.check("step")
-        _set_rate(optimizer, recipe, step * batch / images)
+        if not steering.begin(world, step, step * batch / count):
+            return
+        rate = steering.values.get("lr", recipe.lr)
+        _set_rate(optimizer, recipe, rate, step * batch / images)
         mine = share(len(indexes), world.rank, world.size)
         value = loss(Batch(indexes, mine, (seed, step)))
         # Shares may differ by one image; the mean over ranks must be the mean over images.
@@ -146,7 +155,7 @@ def _optimizer(recipe: Recipe, model: chainer.Link, world: World) -> chainer.Opt
     return distribute(optimizer, model, communicator(world))
 
 
-def _set_rate(optimizer: chainer.Optimizer, recipe: Recipe, done: float) -> None:
+def _set_rate(optimizer: chainer.Optimizer, recipe: Recipe, rate: float, done: float) -> None:
     factor = 0.5 * (1 + math.cos(math.pi * done)) if recipe.schedule == "cosine" else 1.0
     name = "alpha" if recipe.name == "adam" else "lr"
-    setattr(optimizer, name, recipe.lr * factor)
+    setattr(optimizer, name, rate * factor)

@@ -14,13 +14,16 @@ __all__ = ["main"]
 # Verbs that need more than studies, by the module that defines them: imported when they are called.
 _ELSEWHERE = {
     "attack": "objectives.contest",
+    "control": "study.control",
     "dashboard": "dashboards.commands",
+    "doctor": "study.doctor",
     "evaluate": "objectives.scoring",
     "export-torch": "objectives.torch_export",
     "images": "objectives.files",
     "launch": "study.launch_command",
     "package": "objectives.commands",
     "report": "dashboards.commands",
+    "status": "study.status",
     "train": "objectives.commands",
 }
 # What tells `study.provenance` something that `jigsaw environment` shows.

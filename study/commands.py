@@ -3,19 +3,19 @@
 import json
 import logging
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from study.conditions import DEFAULT_OBJECTIVE, Conditions
-from study.errors import UsageError
-from study.objective import Objective, load_objective
+from study.conditions import DEFAULT_OBJECTIVE
+from study.create import create
+from study.objective import load_objective
 from study.options import (
     device_option,
     form_option,
     hang_option,
+    objective_of,
     read_pair,
     read_point,
     read_settings,
@@ -46,53 +46,7 @@ def jigsaw() -> None:
     logging.getLogger("jigsaw").setLevel(logging.INFO)
 
 
-@jigsaw.command()
-@study_argument
-@storage_option
-@study_options
-@click.option(
-    "--fix",
-    "fixed",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Narrow a parameter to one value; repeatable.",
-)
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="A condition of the objective, such as data=digits; repeatable. See `jigsaw space --settings`.",
-)
-@click.option(
-    "--artifacts",
-    type=click.Path(file_okay=False),
-    help="Folder for what trials leave.  [default: beside the SQLite file]",
-)
-@click.option("--exist-ok", is_flag=True, help="Do nothing when the study is there already.")
-def create(
-    study: str,
-    storage: str,
-    fixed: tuple[str, ...],
-    settings: tuple[str, ...],
-    exist_ok: bool,
-    **given: Any,
-) -> None:
-    """Create STUDY: an objective, its conditions, and its default spec queued as trial 0."""
-    from study.search.studies import create_study, study_names
-
-    if exist_ok and _exists(storage, study, study_names):
-        click.echo(f"{study} is there already; continue it with: jigsaw worker {study}", err=True)
-        return
-    conditions = Conditions(
-        **{k: v for k, v in given.items() if v is not None},
-        fixed=dict(read_pair(text) for text in fixed),
-        settings=read_settings(settings),
-    )
-    objective = load_objective(conditions.objective, conditions.settings)
-    create_study(storage, study, conditions, objective)
-    click.echo(study)
-    click.echo(f"created; now: jigsaw worker {study} --n-trials 20", err=True)
+jigsaw.add_command(create)
 
 
 @jigsaw.command()
@@ -115,6 +69,12 @@ def create(
     help="Begin no trial after so long.  [default: no limit]",
 )
 @click.option(
+    "--budget-hours",
+    type=click.FloatRange(0, min_open=True),
+    metavar="HOURS",
+    help="Begin no trial once the study has cost so many core-hours.  [default: no limit]",
+)
+@click.option(
     "--max-failures",
     type=click.IntRange(1),
     default=5,
@@ -130,6 +90,7 @@ def worker(
     n_trials: int | None,
     total_trials: int | None,
     timeout: float | None,
+    budget_hours: float | None,
     max_failures: int,
     hang_timeout: float,
     **wanted: Any,
@@ -147,26 +108,12 @@ def worker(
     chosen = study or name
     if chosen is None:
         raise click.UsageError("which study? jigsaw worker STUDY")
-    plan = Plan(storage, chosen, n_trials, total_trials, timeout, max_failures, wanted)
+    plan = Plan(
+        storage, chosen, n_trials, total_trials, timeout, max_failures, wanted, budget_hours
+    )
     with shown() as progress:
         tally = run_worker(mpi_world(hang_timeout), plan, progress)
     return 1 if tally.failures_in_a_row >= max_failures else 0
-
-
-@jigsaw.command()
-@click.argument("study", required=False)
-@storage_option
-@form_option
-def status(study: str | None, storage: str, form: Any) -> None:
-    """Show trials by state, best value and time spent, of STUDY or of every study."""
-    import pandas as pd
-
-    from study.search.studies import load_study, study_names
-    from study.search.summary import summary
-    from study.tables import show
-
-    names = [study] if study else study_names(storage)
-    show(pd.DataFrame([summary(load_study(storage, name)) for name in names]), form, "studies")
 
 
 @jigsaw.command()
@@ -219,7 +166,7 @@ def enqueue(study: str, storage: str, values: tuple[str, ...], spec: Path | None
 
     loaded = load_study(storage, study)
     point = read_point(spec) | dict(read_pair(text) for text in values)
-    queue(loaded, _objective_of(loaded), point)
+    queue(loaded, objective_of(loaded), point)
     click.echo(f"queued in {study}", err=True)
 
 
@@ -260,7 +207,7 @@ def space(
     from study.tables import show, show_space
 
     found = (
-        _objective_of(load_study(storage, study))
+        objective_of(load_study(storage, study))
         if study
         else load_objective(objective, read_settings(settings))
     )
@@ -282,22 +229,3 @@ def environment(form: Any) -> None:
     from study.tables import show
 
     show(pd.DataFrame(environment_rows()), form, "environment")
-
-
-def _objective_of(loaded: Any) -> Objective:
-    from study.search.studies import conditions_of
-
-    conditions = conditions_of(loaded)
-    if conditions is None:
-        name = loaded.study_name
-        raise UsageError(
-            f"study {name!r} names no objective yet; run `jigsaw worker {name} --objective NAME` once"
-        )
-    return load_objective(conditions.objective, conditions.settings)
-
-
-def _exists(storage: str, study: str, names: Callable[[str], list[str]]) -> bool:
-    try:
-        return study in names(storage)
-    except UsageError:  # no database yet
-        return False

@@ -7,7 +7,7 @@ table would make `optuna.delete_study` fail silently on PostgreSQL.
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import BigInteger, Column, Double, Engine, MetaData, String, Table, select
 
@@ -18,8 +18,9 @@ from study.schema import ensure_tables, insert_new
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CURVES", "CurveWriter", "read_curves"]
+__all__ = ["CURVES", "CurveWriter", "copy_curves", "read_curves"]
 
+T = TypeVar("T")
 _KEY_LENGTH = 128
 _BATCH = 1000
 _METADATA = MetaData()
@@ -78,6 +79,23 @@ class CurveWriter:
             self._rows.clear()
 
 
+def copy_curves(source: Engine, target: Engine, uid: str) -> None:
+    """Copy a trial's curves to another database; what is there already stays as it is.
+
+    Args:
+        source: the database that has them.
+        target: the database that gets them; it may be the same.
+        uid: the trial's own name, in both.
+    """
+    for engine in (source, target):
+        ensure_tables(engine, _METADATA)
+    with source.connect() as connection:
+        found = connection.execute(select(CURVES).where(CURVES.c.uid == uid))
+        rows = [dict(row._mapping) for row in found]
+    for some in _batches(rows) if rows else ():
+        run(target, lambda c, some=some: c.execute(insert_new(target, CURVES), some))  # type: ignore[misc]
+
+
 def read_curves(
     engine: Engine,
     uids: Sequence[str],
@@ -112,9 +130,9 @@ def read_curves(
     return frame
 
 
-def _batches(uids: Sequence[str]) -> list[Sequence[str]]:
+def _batches(things: Sequence[T]) -> list[Sequence[T]]:
     """Split what would be more parameters than a database takes in one query."""
-    return [uids[i : i + _BATCH] for i in range(0, max(len(uids), 1), _BATCH)]
+    return [things[i : i + _BATCH] for i in range(0, max(len(things), 1), _BATCH)]
 
 
 def _number(text: str | None) -> float:

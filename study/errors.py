@@ -4,6 +4,7 @@ JigsawError
 |- UsageError            the user gave something that cannot be: one sentence, exit code 2
 |  `- DataError          a file or data set is missing, truncated, wrongly shaped or mislabelled
 |- TrialPruned           the pruner's verdict, raised on every rank at the same report
+|- TrialStopped          a command ended the trial, which completes with what it reported last
 |- TrialFailed           at least one rank raised; every rank leaves the trial with this
 `- TrialInterrupted      Ctrl-C or SIGTERM reached a rank; every rank leaves with this
 """
@@ -14,6 +15,7 @@ __all__ = [
     "TrialFailed",
     "TrialInterrupted",
     "TrialPruned",
+    "TrialStopped",
     "UsageError",
 ]
 
@@ -32,6 +34,10 @@ class DataError(UsageError):
 
 class TrialPruned(JigsawError):
     """The trial is not worth finishing: a verdict, not a fault."""
+
+
+class TrialStopped(JigsawError):
+    """Somebody asked for no further training; the trial completes with what it reported last."""
 
 
 class TrialFailed(JigsawError):

@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.mysql import DATETIME
 
-from study.schema import ensure_columns, ensure_tables
+from study.schema import ensure_columns, ensure_tables, insert_new
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EVALUATIONS",
     "add_worst",
+    "copy_evaluations",
     "forget_evaluations",
     "read_evaluations",
     "save_evaluations",
@@ -109,6 +110,25 @@ def read_evaluations(engine: Engine, study: str) -> "pd.DataFrame":
         frame = pd.read_sql(query, connection)
     frame = frame.fillna({"relation": "", "seeds": 1, "weights": ""})
     return add_worst(frame.astype({**dict.fromkeys(_NUMBERS, float), "seeds": int}))
+
+
+def copy_evaluations(source: Engine, old: str, target: Engine, new: str) -> None:
+    """Copy what is stored for a study to another one; what that one has already stays as it is.
+
+    Args:
+        source: the database of the first.
+        old: its name.
+        target: the database of the second; it may be the same.
+        new: its name.
+    """
+    for engine in (source, target):
+        _ensure(engine)
+    with source.connect() as connection:
+        found = connection.execute(select(EVALUATIONS).where(EVALUATIONS.c.study == old))
+        rows = [{**row._mapping, "study": new} for row in found]
+    if rows:
+        with target.begin() as connection:
+            connection.execute(insert_new(target, EVALUATIONS), rows)
 
 
 def forget_evaluations(engine: Engine, study: str) -> None:

@@ -54,7 +54,8 @@ def run_job(world: World, storage: str, study: str, number: int | None) -> None:
             return
         facts = facts_of(world)
         begun = world.lead(lambda: cast("Session", session).begin(facts))
-        outcome = run_trial(begun, objective, world, record_with(session))
+        answers = None if session is None else session.mailbox
+        outcome = run_trial(begun, objective, world, record_with(session), answers)
         if session is not None:
             finish(world, session, outcome)
         if outcome.state == "interrupted":

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from study.errors import UsageError
 from study.resolve import resolve
-from study.space import Scalar, Suggester
+from study.space import Domain, Scalar, Suggester
 from study.world import World
 
 __all__ = ["Objective", "Report", "Result", "decode", "encode", "explain", "load_objective"]
@@ -31,7 +31,8 @@ class Report(Protocol):
             logs: further curve keys to numbers, such as {"loss": 0.1, "error.eps08": 0.4}.
 
         Raises:
-            TrialPruned: on every rank, when the pruner says so.
+            TrialPruned: on every rank, when the pruner or a command says so.
+            TrialStopped: on every rank, when a command says so; the trial completes with the last value.
             TrialFailed: on every rank, when rank 0 could not store the report.
         """
 
@@ -75,6 +76,11 @@ class Objective(ABC):
     @property
     def identity(self) -> dict[str, Any]:
         """Hashes of what trials are computed from (data, classifiers), as JSON values; after `prepare`."""
+        return {}
+
+    @property
+    def settable(self) -> Mapping[str, Domain]:
+        """Hyperparameters that a command may set while a trial trains (see `study.steering`), by name."""
         return {}
 
     @property

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from study.conditions import DEFAULT_OBJECTIVE, parse_scalar
 from study.errors import UsageError
+from study.objective import Objective, load_objective
 
 __all__ = [
     "device_option",
     "form_option",
     "hang_option",
+    "objective_of",
     "read_pair",
     "read_point",
     "read_settings",
@@ -24,9 +27,28 @@ __all__ = [
     "study_options",
 ]
 
+
+def _warn(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Say where a password does not belong; once, of several ranks."""
+    if context.get_parameter_source(str(parameter.name)) is not ParameterSource.COMMANDLINE:
+        return value
+    # The command line itself starts without what knows databases.
+    from study.urls import holds_password
+    from study.world import mpi_world
+
+    if holds_password(value) and mpi_world().rank == 0:
+        click.echo(
+            "warning: every user of this machine can read the password in --storage; put the URL in a file that "
+            "only you can read, and say --storage file:PATH, or set OPTUNA_STORAGE",
+            err=True,
+        )
+    return value
+
+
 storage_option = click.option(
     "--storage", envvar="OPTUNA_STORAGE", default="sqlite:///jigsaw.db", show_default=True,
-    metavar="URL", help="Database URL; the environment variable OPTUNA_STORAGE is used when left out.",
+    metavar="URL", callback=_warn, help="Database URL, or file:PATH of a file that holds it: no command line should hold a "
+    "password. The environment variable OPTUNA_STORAGE is used when left out.",
 )  # fmt: skip
 study_argument = click.argument("study")
 hang_option = click.option(
@@ -137,3 +159,20 @@ def read_point(path: Path | None) -> dict[str, Any]:
             f"spec file {str(path)!r} holds {type(point).__name__}; expected an object of parameters"
         )
     return point
+
+
+def objective_of(loaded: Any) -> Objective:
+    """Build the objective that a loaded study remembers.
+
+    Raises:
+        UsageError: it remembers none, being a study of plain Optuna.
+    """
+    from study.search.studies import conditions_of
+
+    conditions = conditions_of(loaded)
+    if conditions is None:
+        name = loaded.study_name
+        raise UsageError(
+            f"study {name!r} names no objective yet; run `jigsaw worker {name} --objective NAME` once"
+        )
+    return load_objective(conditions.objective, conditions.settings)

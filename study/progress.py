@@ -37,6 +37,12 @@ def shown() -> Iterator[Any]:
         elif event == "end":
             status.stop()
             click.echo(_line(facts, time.monotonic() - started["trial"]), err=True)
+        elif event == "budget":
+            click.echo(
+                f"no further trial: study {facts['study']!r} has cost {facts['spent']:.3g} core-hours "
+                f"of {facts['budget']:g}",
+                err=True,
+            )
 
     try:
         yield progress

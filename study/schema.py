@@ -1,6 +1,7 @@
 """Make our own tables beside Optuna's, however many workers come first at the same moment."""
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Engine, MetaData, Table, inspect, text
 from sqlalchemy.dialects import mysql, postgresql, sqlite
@@ -9,19 +10,25 @@ from sqlalchemy.schema import CreateColumn
 
 __all__ = ["ensure_columns", "ensure_tables", "insert_new"]
 
+_THERE: WeakKeyDictionary[Engine, set[MetaData]] = WeakKeyDictionary()
+
 
 def ensure_tables(engine: Engine, tables: MetaData) -> None:
-    """Create the tables that are not there yet.
+    """Create the tables that are not there yet; a process looks once per engine.
 
     Args:
         engine: the study's database.
         tables: what should be there.
     """
+    known = _THERE.setdefault(engine, set())
+    if tables in known:
+        return
     try:
         tables.create_all(engine, checkfirst=True)
     except DBAPIError:
         # Another worker made them between our look and our CREATE; a second look finds them.
         tables.create_all(engine, checkfirst=True)
+    known.add(tables)
 
 
 def ensure_columns(engine: Engine, table: Table) -> None:

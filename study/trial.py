@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
-from study.errors import TrialFailed, TrialInterrupted, TrialPruned
+from study.errors import TrialFailed, TrialInterrupted, TrialPruned, TrialStopped
 from study.objective import Objective, Result, decode, digest
 from study.provenance import Clock
+from study.steering import Answers, Steering
 from study.world import World
 
 __all__ = ["INTERRUPTED", "Ending", "Job", "Outcome", "Record", "run_trial"]
@@ -67,7 +68,13 @@ class Ending:
     reason: str | None = None
 
 
-def run_trial(job: Job, objective: Objective, world: World, record: Record | None) -> Outcome:
+def run_trial(
+    job: Job,
+    objective: Objective,
+    world: World,
+    record: Record | None,
+    answers: Answers | None = None,
+) -> Outcome:
     """Evaluate a trial on every rank of the world; never raises for what happens inside the trial.
 
     Args:
@@ -75,18 +82,20 @@ def run_trial(job: Job, objective: Objective, world: World, record: Record | Non
         objective: what evaluates it.
         world: the ranks.
         record: rank 0's `(step, value, logs) -> prune?`; None on the others.
+        answers: rank 0's hold on live commands; None on the others, and where there are none.
     """
     clock = Clock.start()
-    outcome = _evaluate(job, objective, world, record)
+    reporter = _Reporter(world, record, Steering(objective.settable, answers))
+    outcome = _evaluate(job, objective, world, reporter)
     spent = world.settle(clock.spent())
     gc.collect()  # a failed trial's traceback holds its computational graph
     total = {"cpu_seconds": round(sum(s["cpu_seconds"] for s in spent), 3), "ranks": world.size}
     return Outcome(outcome.state, outcome.result, outcome.failures, spent[0] | total)
 
 
-def _evaluate(job: Job, objective: Objective, world: World, record: Record | None) -> Outcome:
+def _evaluate(job: Job, objective: Objective, world: World, report: "_Reporter") -> Outcome:
     try:
-        return _guarded(job, objective, world, record)
+        return _guarded(job, objective, world, report)
     except TrialPruned:
         return Outcome("pruned")
     except TrialInterrupted:
@@ -95,13 +104,13 @@ def _evaluate(job: Job, objective: Objective, world: World, record: Record | Non
         return Outcome("failed", failures=error.failures)
 
 
-def _guarded(job: Job, objective: Objective, world: World, record: Record | None) -> Outcome:
+def _guarded(job: Job, objective: Objective, world: World, report: "_Reporter") -> Outcome:
     """Evaluate, and turn whatever one rank raises into an exception of all of them."""
     try:
         if digest(job.spec) != job.digest:
             raise ValueError(f"trial {job.number}: the spec arrived damaged")
-        found = objective.evaluate(decode(objective, job.spec), world, _report(world, record))
-        result = None if record is None else _checked(found)
+        found = _found(objective, decode(objective, job.spec), world, report)
+        result = _checked(found) if report.speaks else None
         world.check("end of trial")
     except TrialPruned:
         # Every rank got this verdict in the same report, unless one of them swallowed it.
@@ -138,12 +147,34 @@ def _check_file(name: object, content: object) -> None:
         )
 
 
-def _report(world: World, record: Record | None) -> Any:
-    def report(
-        step: int, value: float | None = None, logs: Mapping[str, float] | None = None
-    ) -> None:
-        prune = None if record is None else record(step, value, logs or {})
-        if world.bcast(prune):
-            raise TrialPruned(f"pruned at step {step}")
+class _Reporter:
+    """What an objective calls to report; every rank has one."""
 
-    return report
+    def __init__(self, world: World, record: Record | None, steering: Steering) -> None:
+        self.steering = steering
+        self.speaks = record is not None
+        self.last: float | None = None
+        self._world = world
+        self._record = record
+
+    def __call__(
+        self, step: int, value: float | None = None, logs: Mapping[str, float] | None = None
+    ) -> None:
+        heard = None
+        if self._record is not None:
+            prune = self._record(step, value, logs or {})
+            heard = (prune, value, self.steering.poll())
+        # Every rank but 0 passes None, and hears what rank 0 says.
+        prune, value, news = cast(tuple[bool, float | None, Any], self._world.bcast(heard))
+        if prune:
+            raise TrialPruned(f"pruned at step {step}")
+        self.last = self.last if value is None else value
+        self.steering.hear(news, step, valued=self.last is not None)
+
+
+def _found(objective: Objective, spec: Any, world: World, report: _Reporter) -> float | Result:
+    try:
+        return objective.evaluate(spec, world, report)
+    except TrialStopped:
+        world.check("end of stopped trial")
+        return cast(float, report.last)

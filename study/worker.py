@@ -37,6 +37,7 @@ class Plan:
         timeout: seconds after which no further trial is started; None means no limit.
         max_failures: failed trials in a row after which the worker gives up; >= 1.
         wanted: conditions the command line insists on; the study refuses a conflict.
+        budget_hours: core-hours of the whole study after which no trial is begun; None means no limit.
     """
 
     storage: str
@@ -46,6 +47,7 @@ class Plan:
     timeout: float | None = None
     max_failures: int = 5
     wanted: Mapping[str, Any] = field(default_factory=dict)
+    budget_hours: float | None = None
 
 
 @dataclass
@@ -76,7 +78,7 @@ def run_worker(world: World, plan: Plan, progress: Progress | None = None) -> Ta
     Args:
         world: the ranks of this job.
         plan: what to do; rank 0's counts.
-        progress: called on rank 0 with ("prepare" | "trial" | "report" | "end", facts).
+        progress: called on rank 0 with ("prepare" | "trial" | "report" | "end" | "budget", facts).
 
     Returns:
         the tally, the same on every rank (`best` on rank 0 only).
@@ -138,6 +140,9 @@ def _loop(
         if session is None or not _more(plan, session, tally, time.monotonic() - started):
             return None
         session.settle_stale()
+        if (budget := plan.budget_hours) is not None and (spent := session.core_hours()) >= budget:
+            progress("budget", {"study": plan.study, "spent": spent, "budget": budget})
+            return None
         job = session.ask(facts, world.hang_timeout)
         if job.ranks not in (None, world.size):
             session.abandon(
@@ -150,7 +155,8 @@ def _loop(
         return job
 
     while (job := _lead(world, session, next_job)) is not None:
-        outcome = run_trial(job, objective, world, record_with(session, progress))
+        answers = None if session is None else session.mailbox
+        outcome = run_trial(job, objective, world, record_with(session, progress), answers)
         tally.add(outcome)
         if session is not None:
             finish(world, session, outcome)

@@ -6,7 +6,9 @@ one transaction; afterwards they read as if the choice had always existed, for O
 dashboard too.
 """
 
+import copy
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optuna.distributions import (
@@ -15,6 +17,7 @@ from optuna.distributions import (
 )
 from optuna.storages._rdb.models import TrialModel, TrialParamModel
 from optuna.study import Study
+from optuna.trial import FrozenTrial
 from sqlalchemy import select, update
 from sqlalchemy.engine import Connection
 
@@ -24,7 +27,7 @@ from study.search.cells import distribution
 from study.search.incremental import storage_of
 from study.space import walk
 
-__all__ = ["grow"]
+__all__ = ["grow", "regrown"]
 
 
 def grow(study: Study, objective: Objective) -> list[str]:
@@ -45,6 +48,33 @@ def grow(study: Study, objective: Objective) -> list[str]:
                     _rewrite(connection, study, name, stored, CategoricalDistribution(offered))
                     changed.append(name)
     return sorted(set(changed))
+
+
+def regrown(trial: FrozenTrial, choices: Mapping[str, tuple[Any, ...]], study: str) -> FrozenTrial:
+    """Return a copy of a trial whose categorical parameters are drawn from what is offered today.
+
+    Args:
+        trial: the trial.
+        choices: what each categorical parameter offers today; other parameters stay.
+        study: where the trial is, for the error.
+
+    Raises:
+        UsageError: the trial used a choice that is no longer offered.
+    """
+    twin = copy.deepcopy(trial)
+    for name, value in trial.params.items():
+        if name in choices and isinstance(trial.distributions[name], CategoricalDistribution):
+            if value not in choices[name]:
+                raise _gone(study, name, value, choices[name])
+            twin.distributions[name] = CategoricalDistribution(choices[name])
+    return twin
+
+
+def _gone(study: str, name: str, value: Any, offered: Sequence[Any]) -> UsageError:
+    return UsageError(
+        f"study {study!r} has trials with {name}={json.dumps(value)}, which the objective no "
+        f"longer offers; it offers {', '.join(map(str, offered))}: add it back, or create another study"
+    )
 
 
 def _trials(study: Study) -> Any:
@@ -78,10 +108,7 @@ def _rewrite(
     for index in sorted(used.scalars()):
         value = old.choices[int(index)]
         if value not in new.choices:
-            raise UsageError(
-                f"study {study.study_name!r} has trials with {name}={json.dumps(value)}, which the objective no "
-                f"longer offers; it offers {', '.join(map(str, new.choices))}: add it back, or create another study"
-            )
+            raise _gone(study.study_name, name, value, new.choices)
         connection.execute(
             update(TrialParamModel)
             .where(*theirs, TrialParamModel.param_value == index)

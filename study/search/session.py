@@ -21,8 +21,10 @@ from study.conditions import Conditions, agree
 from study.curves import CurveWriter
 from study.errors import UsageError
 from study.evaluations import forget_evaluations
+from study.mailbox import Mailbox
 from study.objective import Objective, digest, encode, load_objective
 from study.provenance import provenance
+from study.search.cost import core_hours
 from study.search.growth import grow
 from study.search.incremental import storage_of
 from study.search.liveness import EVERY, STALE_EVERY, beat_heart, settle_stale
@@ -84,7 +86,10 @@ class Session:
     Attributes:
         conditions: what the study remembers.
         objective: what its trials evaluate.
+        mailbox: live commands to the trial that was asked for last.
     """
+
+    mailbox: Mailbox | None = None
 
     def __init__(self, study: Study, conditions: Conditions, objective: Objective) -> None:
         self.study = study
@@ -99,6 +104,10 @@ class Session:
     def finished(self) -> int:
         """Count the study's complete and pruned trials."""
         return finished(self.study)
+
+    def core_hours(self) -> float:
+        """Return what the study's trials cost so far."""
+        return sum(map(core_hours, self.study.get_trials(deepcopy=False)))
 
     def best_value(self) -> float | None:
         """Return the best complete trial's value, or None while there is none."""
@@ -124,6 +133,7 @@ class Session:
         with self._failing("asking"):
             beat_heart(self.storage.engine, trial._trial_id)
             self._curves = CurveWriter(self.storage.engine, uid)
+            self.mailbox = Mailbox(self.storage.engine, uid)
             spec = encode(self.objective, self.objective.suggest(trial))
             trial.set_user_attr("spec", spec.decode())
         return Job(trial.number, spec, digest(spec), trial.params.get("ranks"))
@@ -140,7 +150,8 @@ class Session:
             raise UsageError(f"trial {number} of study {self.study.study_name!r} is not running")
         self.storage.adopt(found._trial_id)
         self._trial = Trial(self.study, found._trial_id)
-        self._curves = CurveWriter(self.storage.engine, found.user_attrs["uid"])
+        self._curves = CurveWriter(self.storage.engine, uid := found.user_attrs["uid"])
+        self.mailbox = Mailbox(self.storage.engine, uid)
 
     def begin(self, extra: Mapping[str, Any]) -> Job:
         """Write down where the trial that was taken runs, and return it."""
@@ -259,9 +270,13 @@ class Session:
         self, state: TrialState, attributes: Mapping[str, Any], value: float | None = None
     ) -> None:
         trial = cast(Trial, self._trial)
-        self.storage.set_trial_user_attrs(trial._trial_id, attributes)
+        # A trial that was commanded is not what its spec alone would give.
+        given = {"commands": self.mailbox.history} if self.mailbox and self.mailbox.history else {}
+        self.storage.set_trial_user_attrs(trial._trial_id, {**attributes, **given})
         self.study.tell(trial, value, state)
         self._trial = self._curves = None
+        if self.mailbox:
+            self.mailbox.close()
 
     def _keep(self, trial: Trial, files: Mapping[str, bytes]) -> None:
         if not files or self.conditions.artifacts is None:

@@ -10,7 +10,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from study.errors import UsageError
 from study.search.incremental import IncrementalStorage
-from study.urls import without_password
+from study.urls import resolve_url, without_password
 
 __all__ = ["open_storage", "printable"]
 
@@ -39,7 +39,7 @@ def open_storage(url: str, *, create: bool = False, checked: bool = False) -> In
     write; pooled connections of servers are tested before use.
 
     Args:
-        url: a SQLAlchemy database URL, such as `sqlite:///runs/study.db`.
+        url: a SQLAlchemy database URL, such as `sqlite:///runs/study.db`, or `file:PATH` of one.
         create: whether a missing SQLite file (and its folder) is made.
         checked: whether somebody has just seen that its tables are there and of this version of Optuna, which
             takes longer than all else.
@@ -76,7 +76,7 @@ def open_storage(url: str, *, create: bool = False, checked: bool = False) -> In
 
 def _parse(url: str) -> URL:
     try:
-        parsed = make_url(url)
+        parsed = make_url(resolve_url(url))
     except (ArgumentError, ValueError):
         raise UsageError(
             "storage is not a database URL; expected one such as sqlite:///runs/study.db "

@@ -20,6 +20,7 @@ from study.search.incremental import storage_of
 from study.search.samplers import build_pruner, build_sampler
 from study.search.storage import open_storage, printable
 from study.space import Domain, Scalar, fill_point, walk
+from study.urls import resolve_url
 
 __all__ = [
     "artifact_folder",
@@ -29,6 +30,7 @@ __all__ = [
     "enqueue",
     "find_trial",
     "finished",
+    "load_studies",
     "load_study",
     "record_retrained",
     "remember",
@@ -36,15 +38,31 @@ __all__ = [
 ]
 
 
-def create_study(url: str, name: str, conditions: Conditions, objective: Objective) -> Study:
+def create_study(
+    url: str,
+    name: str,
+    conditions: Conditions,
+    objective: Objective,
+    *,
+    marks: Mapping[str, Any] | None = None,
+    first: bool = True,
+) -> Study:
     """Create a study that remembers its conditions, with the objective's default as trial 0.
+
+    Args:
+        url: the database.
+        name: the study's name.
+        conditions: what it remembers.
+        objective: what `conditions` name.
+        marks: further attributes, kept before anything else.
+        first: whether the default is queued.
 
     Raises:
         UsageError: the name is taken, or a condition cannot be.
     """
     fixed = _fixed(objective, conditions.fixed)
     conditions = conditions.model_copy(update={"fixed": fixed})
-    first = default_point(objective, fixed)
+    default = default_point(objective, fixed)
     sampler, pruner = build_sampler(conditions), build_pruner(conditions)
     storage = open_storage(url, create=True)
     try:
@@ -59,10 +77,12 @@ def create_study(url: str, name: str, conditions: Conditions, objective: Objecti
         raise UsageError(
             f"study {name!r} already exists in {printable(url)}; continue it with `jigsaw worker {name}`"
         ) from None
+    for key, value in (marks or {}).items():
+        study.set_user_attr(key, value)
     # Optuna deletes studies without asking us.
     forget_evaluations(storage.engine, name)
-    if objective.default:
-        study.enqueue_trial(first)
+    if first and objective.default:
+        study.enqueue_trial(default)
     remember(study, conditions, objective, url)
     return study
 
@@ -96,6 +116,13 @@ def load_study(url: str, name: str, *, checked: bool = False) -> Study:
     if conditions is not None:
         study.sampler, study.pruner = build_sampler(conditions), build_pruner(conditions)
     return study
+
+
+def load_studies(url: str) -> list[Study]:
+    """Load every study of a database, whatever it remembers."""
+    storage = open_storage(url)
+    names = optuna.get_all_study_names(storage)
+    return [optuna.load_study(storage=storage, study_name=name) for name in names]
 
 
 def conditions_of(study: Study) -> Conditions | None:
@@ -149,7 +176,7 @@ def artifact_folder(url: str) -> Path:
     """Return where trials leave files by default: beside a SQLite file, else under `runs/`."""
     from sqlalchemy import make_url
 
-    parsed = make_url(url)
+    parsed = make_url(resolve_url(url))
     beside = (
         Path(parsed.database or "").parent
         if parsed.get_backend_name() == "sqlite"

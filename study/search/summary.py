@@ -8,25 +8,25 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from study.errors import UsageError
+from study.search.cost import hours_by_state
 from study.search.frames import trials_frame
 
 __all__ = ["best_trials", "summary", "time_by_state"]
 
 
 def summary(study: Study) -> dict[str, Any]:
-    """Return name, trials by state, best value, and processor time spent.
+    """Return name, trials by state, best value, and what `hours_by_state` says of their cost.
 
     A study of several objectives (of plain Optuna) has no best value.
     """
     trials = study.get_trials(deepcopy=False)
     counts = {s.name.lower(): sum(t.state == s for t in trials) for s in TrialState}
-    spent = sum(_cpu_seconds(trial) for trial in trials)
     return {
         "study": study.study_name,
         "trials": len(trials),
         **counts,
         "best": _best(study, trials),
-        "cpu_seconds": round(spent, 1),
+        **hours_by_state(trials),
     }
 
 
@@ -60,8 +60,3 @@ def _best(study: Study, trials: Sequence[FrozenTrial]) -> float | None:
         return None
     best = max if study.direction == StudyDirection.MAXIMIZE else min
     return best((t.values[0] for t in trials if t.state == TrialState.COMPLETE), default=None)
-
-
-def _cpu_seconds(trial: FrozenTrial) -> float:
-    cost = trial.user_attrs.get("cost")
-    return float(cost.get("cpu_seconds", 0.0)) if isinstance(cost, dict) else 0.0

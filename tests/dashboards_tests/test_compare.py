@@ -14,12 +14,16 @@ from dashboards import compare
 from dashboards.choice import choose, groups
 from dashboards.forms import trial_options
 from dashboards.jobs import commands_frame, jobs_frame, workers_frame
+from dashboards.site import make_site
 from dashboards.sources import open_sources
 from dashboards.view import View, parse_view
 from study.curves import CurveWriter
 from study.errors import UsageError
+from study.mailbox import Mailbox
 from study.search.frames import trials_frame
 from study.search.session import engine_of, open_session
+from study.search.trials import send
+from study.steering import Command
 from tests.dashboards_tests.conftest import LINEAR, make_study
 
 START = datetime(2026, 1, 1)
@@ -268,10 +272,21 @@ class TestRunning:
         workers = workers_frame(jobs)
         assert workers["recent trials"].sum() == 3
         assert "2" in workers["runs"].tolist()
-        assert commands_frame(source) is None
-        with engine_of(running).begin() as connection:
-            connection.exec_driver_sql("CREATE TABLE jigsaw_commands (id INTEGER, verb TEXT)")
-            connection.exec_driver_sql("INSERT INTO jigsaw_commands VALUES (1, 'stop'), (2, 'go')")
-        commands = commands_frame(source)
-        assert commands is not None
-        assert commands["verb"].tolist() == ["go", "stop"]
+
+    def test_jobs_show_commands_and_their_answers(self, running: Study, url: str) -> None:
+        [source] = open_sources([url]).find([])
+        assert commands_frame(source).empty
+        asked = Command(send(running, 2, Command(0, "set", {"lr": 0.1})), "set", {"lr": 0.1})
+        send(running, 2, Command(0, "stop", epoch=3))
+        uid = running.get_trials(deepcopy=False)[2].user_attrs["uid"]
+        Mailbox(engine_of(running), uid).answer(asked, "from iteration 9 on", done=True)
+        shown = commands_frame(source)
+        columns = ["trial", "command", "when", "state", "answer"]
+        assert shown[columns].fillna("-").to_numpy().tolist() == [
+            [2, "stop", "epoch 3", "queued", "-"],
+            [2, "set lr=0.1", "at once", "done", "from iteration 9 on"],
+        ]
+        assert abs(datetime.now() - shown["asked"].iloc[0]) < timedelta(minutes=2)
+        page = make_site(open_sources([url])).test_client().get("/jobs").get_data(as_text=True)
+        assert "set lr=0.1" in page
+        assert "from iteration 9 on" in page

@@ -26,7 +26,9 @@ from objectives.spec import AttackSpec, HintSpec
 from study.errors import TrialPruned, UsageError
 from study.objective import Objective, Result, decode, encode, load_objective
 from study.space import Given, fill_point, walk
+from study.steering import Command, Steering
 from study.world import World
+from tests.study_tests.test_steering import Asked
 
 TINY = {
     "data": "digits", "train": ("plain-w8", "resnet8-w4"), "tune": ("plain-w8@1",),
@@ -51,6 +53,7 @@ class Recorder:
     def __init__(self, prune_at: int | None = None) -> None:
         self.calls: list[tuple[int, float, dict[str, float]]] = []
         self.prune_at = prune_at
+        self.steering = Steering()
 
     def __call__(self, step, value=None, logs=None) -> None:
         self.calls.append((step, value, dict(logs or {})))
@@ -424,3 +427,36 @@ def test_the_default_is_no_wider_than_what_is_searched(widest, width) -> None:
     assert spec == default.model_copy(
         update={"arch": default.arch.model_copy(update={"width": width})}
     )
+
+
+def commanded(objective: Objective, **facts) -> Recorder:
+    report = Recorder()
+    report.steering = Steering(objective.settable, Asked({0: [Command(1, **facts)]}))
+    return report
+
+
+# Reports are at images 40, 80, ... in batches of 16, and at 400, 800, ... in batches of 32.
+@pytest.mark.parametrize(
+    ("name", "stop", "steps"),
+    [
+        ("attack", 4, [40, 64]), ("attack", 5, [40, 80]), ("attack", 2, [32]),
+        ("classifier", 20, [400, 640]), ("classifier", 1, [32]),
+    ],
+)  # fmt: skip
+def test_a_stopped_trial_is_scored_where_it_stopped(name, stop, steps, request) -> None:
+    objective = request.getfixturevalue(name)
+    spec = SPEC if name == "attack" else ClassifierSpec(classifier="plain-w2")
+    report = commanded(objective, verb="stop", iteration=stop)
+    result = objective.evaluate(spec, World(), report)
+    assert [step for step, _, _ in report.calls] == steps
+    assert result.value == report.calls[-1][1]
+
+
+@pytest.mark.parametrize("values", [{"lr": 1e-5}, {"loss.smoothness": 1.0}])
+def test_what_is_set_changes_the_training_of_an_attack(attack, values) -> None:
+    plain, report = Recorder(), commanded(attack, verb="set", values=values, iteration=6)
+    attack.evaluate(SPEC, World(), plain)
+    attack.evaluate(SPEC, World(), report)
+    losses = [[logs["loss"] for _, _, logs in r.calls] for r in (plain, report)]
+    assert losses[0][:2] == losses[1][:2]
+    assert losses[0][-1] != losses[1][-1]

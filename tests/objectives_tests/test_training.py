@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from objectives.spec import OptimizerSpec
-from objectives.training import Batch, _order, fit, milestone, share
+from objectives.training import RATE, Batch, _order, fit, milestone, share
 from study.errors import UsageError
+from study.steering import Command, Steering
 from study.world import World
+from tests.study_tests.test_steering import Asked
 
 TARGET = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
 
@@ -56,14 +58,14 @@ def test_the_budget_is_rounded_up_to_whole_batches(images, batch, seen) -> None:
     assert [s for s, _ in steps] == seen
 
 
-def rates(recipe: OptimizerSpec, steps: int) -> list[float]:
+def rates(recipe: OptimizerSpec, steps: int, steering: Steering | None = None) -> list[float]:
     """The learning rate of every update, from plain gradient steps of a linear loss."""
     point = Point()
     found: list[float] = []
     before, velocity = point.at.array.copy(), np.zeros(3)
     for _ in fit(
         point, lambda batch: F.sum(point.at), recipe,
-        count=10, images=4 * steps, batch=4, seed=0, world=World(),
+        count=10, images=4 * steps, batch=4, seed=0, world=World(), steering=steering,
     ):  # fmt: skip
         moved = point.at.array - before
         before = point.at.array.copy()
@@ -146,3 +148,19 @@ def test_fewer_images_per_update_than_ranks_are_refused() -> None:
     assert str(raised.value) == (
         "batch.size is 3, and there are 4 ranks; allowed: at least one each"
     )
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_a_command_replaces_the_rate_that_the_schedule_scales(schedule) -> None:
+    recipe = OptimizerSpec(name="momentum", lr=0.1, schedule=schedule)
+    asked = Asked({0: [Command(1, "set", {"lr": 0.02}, iteration=3)]})
+    plain, steered = rates(recipe, 6), rates(recipe, 6, Steering({"lr": RATE}, asked))
+    np.testing.assert_allclose(
+        steered, [*plain[:3], *(0.2 * rate for rate in plain[3:])], rtol=1e-4
+    )
+
+
+def test_a_command_ends_the_training_after_so_many_updates_or_epochs() -> None:
+    for when, count in ({"iteration": 3}, 3), ({"epoch": 2.0}, 5), ({"iteration": 0}, 1):
+        steering = Steering(answers=Asked({0: [Command(1, "stop", **when)]}))
+        assert len(train(OptimizerSpec(), steering=steering)[1]) == count

@@ -1,13 +1,39 @@
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from optuna.study import Study
 
+import study.__main__
 from study.conditions import Conditions
 from study.objective import load_objective
 from study.search.studies import create_study
 from tests.study_tests.tiny import HERE
+
+# Exit code, stdout and stderr of a call.
+Jigsaw = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def jigsaw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Jigsaw:
+    """Call `jigsaw` in an empty folder; return exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OPTUNA_STORAGE", raising=False)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["jigsaw", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            study.__main__.main()
+        out, err = capsys.readouterr()
+        assert isinstance(caught.value.code, int)
+        return caught.value.code, out, err
+
+    return call
 
 
 @pytest.fixture

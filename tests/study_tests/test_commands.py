@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +16,11 @@ from study.commands import jigsaw as verbs
 from study.errors import DataError, JigsawError, TrialInterrupted, UsageError
 from study.launch import run
 from study.search.studies import conditions_of, load_study
+from tests.study_tests.conftest import Jigsaw
 from tests.study_tests.tiny import HERE
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = f"{HERE}:Tiny"
-# What a verb prints when all is well, in the order a user would call them.
-Jigsaw = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def jigsaw(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Jigsaw:
-    """Call `jigsaw` in an empty folder; return exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("OPTUNA_STORAGE", raising=False)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["jigsaw", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            study.__main__.main()
-        out, err = capsys.readouterr()
-        assert isinstance(caught.value.code, int)
-        return caught.value.code, out, err
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +53,8 @@ def whole() -> click.Group:
 
 
 VERBS = [
-    "attack", "best", "create", "dashboard", "demo", "enqueue", "environment", "evaluate",
-    "export", "export-torch", "images", "package", "report", "space", "status", "train", "worker",
+    "attack", "best", "control", "create", "dashboard", "demo", "doctor", "enqueue", "environment", "evaluate",
+    "export", "export-torch", "images", "launch", "package", "report", "space", "status", "train", "worker",
 ]  # fmt: skip
 
 
@@ -231,7 +209,7 @@ def test_status_lists_every_study(ran: Jigsaw) -> None:
     rows = json.loads(ran("status", "--format", "json")[1])
     assert [(r["study"], r["complete"], r["waiting"]) for r in rows] == [("s", 3, 0), ("t", 0, 1)]
     table = ran("status")[1]
-    assert all(text in table for text in ("studies", "complete", "cpu_seconds", " s ", " t "))
+    assert all(text in table for text in ("studies", "complete", "core_hours", " s ", " t "))
 
 
 def test_status_of_a_database_without_studies(jigsaw: Jigsaw) -> None:

@@ -165,3 +165,12 @@ def test_the_first_value_of_a_step_stays_whatever_is_reported(
     # Adding 0.0 makes 0.0 of -0.0: SQLite keeps whole numbers without a sign of zero.
     assert all(str(float(found[place]) + 0.0) == str(first[place] + 0.0) for place in first)
     engine.dispose()
+
+
+def test_a_process_looks_for_the_tables_once(tmp_path: Any) -> None:
+    engine = open_storage(f"sqlite:///{tmp_path}/s.db", create=True).engine
+    CurveWriter(engine, "u")
+    seen: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *facts: seen.append(facts[2]))
+    CurveWriter(engine, "v")
+    assert seen == []

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from study.errors import UsageError
 from study.objective import Objective, Report
-from study.space import Scalar, Suggester
+from study.space import Domain, Scalar, Suggester
 from study.world import World
 
 HERE = "tests.study_tests.tiny"
@@ -112,6 +112,14 @@ class SignalledReporting(Tiny):
         for step in range(1, 100):
             report(step, float(step))
         return 1.0
+
+
+class Settable(Tiny):
+    """Something may be set while it runs."""
+
+    @property
+    def settable(self) -> Mapping[str, Domain]:
+        return {"speed": Domain("speed", low=0.0, high=1.0)}
 
 
 class Unfinished(Objective):

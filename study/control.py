@@ -1,0 +1,65 @@
+"""`jigsaw control`: commands to a trial while it runs, and what became of them."""
+
+from typing import Any, get_args
+
+import click
+
+from study.options import form_option, objective_of, read_pair, storage_option, study_argument
+from study.steering import Command, Verb, check_values
+
+__all__ = ["control"]
+
+
+@click.command()
+@study_argument
+@click.argument("trial", type=click.IntRange(0))
+@click.argument("verb", type=click.Choice(get_args(Verb)), required=False, metavar="[VERB]")
+@click.argument("values", nargs=-1, metavar="[NAME=VALUE]...")
+@storage_option
+@form_option
+@click.option("--at-iteration", type=click.IntRange(0), metavar="N", help="After N updates.")
+@click.option(
+    "--at-epoch", type=click.FloatRange(0), metavar="N", help="After N passes over the data."
+)
+def control(
+    study: str,
+    trial: int,
+    verb: Verb | None,
+    values: tuple[str, ...],
+    storage: str,
+    form: Any,
+    at_iteration: int | None,
+    at_epoch: float | None,
+) -> None:
+    """Command TRIAL of STUDY while it runs, or list what it was told and how it answered.
+
+    \b
+    jigsaw control my-study 7                             what was asked, and the answers
+    jigsaw control my-study 7 set lr=1e-4                 the rate that the schedule scales
+    jigsaw control my-study 7 stop --at-iteration 500     train no further, and complete
+    jigsaw control my-study 7 prune                       end it as the pruner would
+
+    A worker looks for commands once a second; every rank obeys at the same iteration.
+    """
+    from study.search.studies import load_study
+    from study.search.trials import commands_of, send
+    from study.tables import show
+
+    loaded = load_study(storage, study)
+    if verb is None:
+        _refuse_rest(values, at_iteration, at_epoch)
+        show(commands_of(loaded, trial), form, f"commands to trial {trial} of {study}")
+        return
+    if (verb == "set") != bool(values):
+        raise click.UsageError("set takes NAME=VALUE, such as lr=1e-4; stop and prune take none")
+    if at_iteration is not None and at_epoch is not None:
+        raise click.UsageError("--at-iteration and --at-epoch: say one of them")
+    given = dict(map(read_pair, values))
+    wanted = check_values(objective_of(loaded).settable, given) if given else {}
+    number = send(loaded, trial, Command(0, verb, wanted, at_iteration, at_epoch))
+    click.echo(f"queued as command {number}; its answer: jigsaw control {study} {trial}", err=True)
+
+
+def _refuse_rest(values: tuple[str, ...], *moments: object) -> None:
+    if values or any(moment is not None for moment in moments):
+        raise click.UsageError("--at-iteration and --at-epoch belong to set, stop or prune")

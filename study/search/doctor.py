@@ -1,0 +1,269 @@
+"""Look for what does not fit together in a database, and mend it when asked.
+
+Nothing is written by looking. What is looked at in two places is read first where it is written last, so
+that workers may go on meanwhile.
+"""
+
+import json
+import re
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages._rdb.models import (
+    StudySystemAttributeModel,
+    TrialHeartbeatModel,
+    TrialModel,
+    TrialSystemAttributeModel,
+    TrialUserAttributeModel,
+)
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Connection, Engine, Table, delete, func, inspect, select, update
+
+from study.conditions import Conditions
+from study.curves import CURVES
+from study.errors import UsageError
+from study.evaluations import EVALUATIONS
+from study.mailbox import COMMANDS
+from study.provenance import process_alive
+from study.search.incremental import storage_of
+from study.search.studies import conditions_of
+
+__all__ = ["Finding", "examine"]
+
+# A heartbeat comes every minute or so; without one a trial may be silent between two reports.
+_BEATS = timedelta(minutes=10)
+_SILENCE = timedelta(hours=24)
+_BATCH = 500
+# What Optuna calls artifacts, and what an interrupted import leaves of one.
+_ARTIFACT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(\.part)?")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong.
+
+    Attributes:
+        what: one sentence, without its full stop.
+        remedy: what a repair does, or what the user has to do.
+        repair: does it; None: only the user can.
+    """
+
+    what: str
+    remedy: str
+    repair: Callable[[], None] | None = None
+
+
+def examine(studies: list[Study], now: datetime | None = None) -> Iterator[Finding]:
+    """Yield what is wrong in a database.
+
+    Args:
+        studies: all of its studies.
+        now: this machine's time; None: read the clock.
+    """
+    for study in studies:
+        yield from _conditions(study)
+        yield from _silent(study, now or datetime.now())
+    if studies:
+        engine = storage_of(studies[0]).engine
+        yield from _orphans(engine, {study.study_name for study in studies})
+        yield from _unanswered(engine)
+        yield from _artifacts(engine, studies)
+
+
+def _conditions(study: Study) -> Iterator[Finding]:
+    name = study.study_name
+    try:
+        remembered = conditions_of(study) is not None
+    except UsageError as error:
+        yield Finding(str(error), "create another study, with --from this one")
+        return
+    trials = study.get_trials(deepcopy=False)
+    ours = any("uid" in trial.user_attrs for trial in trials)
+    begun = Conditions.model_fields.keys() & study.user_attrs.keys()
+    if remembered or not (ours or begun):
+        return  # one of plain Optuna is as it should be
+    what = f"study {name!r} has lost its conditions, or its creation was interrupted"
+    if all(trial.state == TrialState.WAITING for trial in trials):
+        remove = partial(optuna.delete_study, study_name=name, storage=study._storage)
+        yield Finding(f"{what}; no trial of it was run", "deletes it", remove)
+    else:
+        yield Finding(what, f"say its objective once: jigsaw worker {name} --objective NAME")
+
+
+def _silent(study: Study, now: datetime) -> Iterator[Finding]:
+    """Find trials that nobody seems to run."""
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    if not running:
+        return
+    engine = storage_of(study).engine
+    ages = _heartbeat_ages(engine)
+    for trial in running:
+        reason = _given_up(engine, trial, ages.get(trial._trial_id), now)
+        if reason:
+            what = f"trial {trial.number} of study {study.study_name!r} is running, but {reason}"
+            yield Finding(what, "fails it", partial(_fail, study, trial, reason))
+
+
+def _given_up(
+    engine: Engine, trial: FrozenTrial, beat: timedelta | None, now: datetime
+) -> str | None:
+    """Return why nobody runs a trial, as far as this machine can tell."""
+    owner = trial.user_attrs.get("owner")
+    here = isinstance(owner, dict) and owner.get("host") == socket.gethostname()
+    if here and isinstance(pid := owner.get("pid"), int):  # type: ignore[union-attr]
+        return None if process_alive(pid) else f"its worker (process {pid}) died"
+    if beat is not None:
+        # Some workers say how long they may be silent.
+        stall = owner.get("stall", 0) if isinstance(owner, dict) else 0
+        allowed = max(_BEATS, timedelta(seconds=stall + 60))
+        return f"its last heartbeat was {_hours(beat)} ago" if beat > allowed else None
+    quiet = now - (trial.datetime_start or now) - timedelta(seconds=_last_point(engine, trial))
+    return f"it has said nothing for {_hours(quiet)}" if quiet > _SILENCE else None
+
+
+def _heartbeat_ages(engine: Engine) -> dict[int, timedelta]:
+    """Return how long ago each trial's heart beat, by the clock of the database, which wrote it."""
+    model = TrialHeartbeatModel
+    with engine.connect() as connection:
+        rows = connection.execute(select(model.trial_id, model.heartbeat, func.current_timestamp()))
+        return {trial: now.replace(tzinfo=None) - beat for trial, beat, now in rows}
+
+
+def _last_point(engine: Engine, trial: FrozenTrial) -> float:
+    """Return the seconds from a trial's start to the last point of its curves."""
+    uid = trial.user_attrs.get("uid")
+    if uid is None or not _has(engine, CURVES):
+        return 0.0
+    with engine.connect() as connection:
+        query = select(func.max(CURVES.c.seconds)).where(CURVES.c.uid == uid)
+        return float(connection.execute(query).scalar() or 0.0)
+
+
+def _fail(study: Study, trial: FrozenTrial, reason: str) -> None:
+    try:
+        study._storage.set_trial_user_attr(trial._trial_id, "failure", reason)
+        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+    except UpdateFinishedTrialError:
+        pass  # it ended since we looked
+
+
+def _orphans(engine: Engine, names: set[str]) -> Iterator[Finding]:
+    """Find rows of ours whose trials or studies Optuna deleted."""
+    owners: list[tuple[Table, str, str]] = [
+        (CURVES, "uid", "curves"), (COMMANDS, "uid", "commands"), (EVALUATIONS, "study", "error rates"),
+    ]  # fmt: skip
+    for table, column, kind in owners:
+        if not _has(engine, table):
+            continue
+        with engine.connect() as connection:
+            held = set(connection.execute(select(table.c[column]).distinct()).scalars())
+            gone = sorted(held - (names if table is EVALUATIONS else _uids(connection)))
+        if gone:
+            what = "studies" if table is EVALUATIONS else "trials"
+            remove = partial(_delete, engine, table, column, gone)
+            yield Finding(f"{kind} of {len(gone)} {what} that are gone", "deletes them", remove)
+
+
+def _uids(connection: Connection) -> set[str]:
+    model = TrialUserAttributeModel
+    rows = connection.execute(select(model.value_json).where(model.key == "uid"))
+    return {json.loads(text) for text in rows.scalars()}
+
+
+def _delete(engine: Engine, table: Table, column: str, gone: list[str]) -> None:
+    for start in range(0, len(gone), _BATCH):
+        with engine.begin() as connection:
+            some = gone[start : start + _BATCH]
+            connection.execute(delete(table).where(table.c[column].in_(some)))
+
+
+def _unanswered(engine: Engine) -> Iterator[Finding]:
+    """Find commands that wait for trials that have ended."""
+    if not _has(engine, COMMANDS):
+        return
+    with engine.connect() as connection:
+        queued = select(COMMANDS.c.id, COMMANDS.c.uid).where(COMMANDS.c.state == "queued")
+        asked = connection.execute(queued).all()
+        model = TrialUserAttributeModel
+        ended = select(model.value_json).join(TrialModel).where(
+            model.key == "uid",
+            TrialModel.state.not_in((TrialState.RUNNING, TrialState.WAITING)),
+        )  # fmt: skip
+        uids = {json.loads(text) for text in connection.execute(ended).scalars()} if asked else ()
+    late = [number for number, uid in asked if uid in uids]
+    if late:
+        what = f"{len(late)} commands wait for trials that have ended"
+        yield Finding(what, "refuses them", partial(_refuse, engine, late))
+
+
+def _refuse(engine: Engine, numbers: list[int]) -> None:
+    change = update(COMMANDS).where(COMMANDS.c.id.in_(numbers))
+    with engine.begin() as connection:
+        connection.execute(change.values(state="refused", answer="the trial had ended"))
+
+
+def _artifacts(engine: Engine, studies: list[Study]) -> Iterator[Finding]:
+    """Find files without trials, and trials without files, in folders that are on this machine."""
+    remembered = {study.user_attrs.get("artifacts"): study for study in studies}
+    folders = [Path(f) for f in remembered if isinstance(f, str) and Path(f).is_dir()]
+    held = {f: {p.name for p in f.iterdir() if _ARTIFACT.fullmatch(p.name)} for f in folders}
+    wanted = _metas(engine)
+    for folder, names in held.items():
+        if unknown := sorted(names - wanted.keys()):
+            what = f"{len(unknown)} files in {folder} belong to no trial of this database"
+            aside = folder / "orphans"
+            yield Finding(what, f"moves them to {aside}", partial(_set_aside, folder, unknown))
+    for study in studies:
+        place = study.user_attrs.get("artifacts")
+        if not isinstance(place, str) or Path(place) not in held:
+            continue
+        trials = {t._trial_id for t in study.get_trials(deepcopy=False) if t.state.is_finished()}
+        lacking = [
+            name for name, trial in wanted.items() if trial in trials and name not in held[Path(place)]
+        ]  # fmt: skip
+        if lacking:
+            what = f"{len(lacking)} files that trials of study {study.study_name!r} left are not in {place}"
+            yield Finding(what, "forgets them", partial(_forget, engine, lacking))
+
+
+def _metas(engine: Engine) -> dict[str, int | None]:
+    """Return the artifacts the database knows, with the trial that left each; None: a study's own."""
+    trial, study = TrialSystemAttributeModel, StudySystemAttributeModel
+    start, cut = ARTIFACTS_ATTR_PREFIX, len(ARTIFACTS_ATTR_PREFIX)
+    with engine.connect() as connection:
+        ours = connection.execute(select(study.key).where(study.key.startswith(start))).scalars()
+        theirs = select(trial.key, trial.trial_id).where(trial.key.startswith(start))
+        left: dict[str, Any] = {key[cut:]: i for key, i in connection.execute(theirs)}
+        return {**{key[cut:]: None for key in ours}, **left}
+
+
+def _set_aside(folder: Path, names: list[str]) -> None:
+    # Another database may keep its files in the same folder: nothing is deleted.
+    (folder / "orphans").mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).rename(folder / "orphans" / name)
+
+
+def _forget(engine: Engine, artifacts: list[str]) -> None:
+    keys = [ARTIFACTS_ATTR_PREFIX + name for name in artifacts]
+    for start in range(0, len(keys), _BATCH):
+        some = TrialSystemAttributeModel.key.in_(keys[start : start + _BATCH])
+        with engine.begin() as connection:
+            connection.execute(delete(TrialSystemAttributeModel).where(some))
+
+
+def _has(engine: Engine, table: Table) -> bool:
+    return inspect(engine).has_table(table.name)
+
+
+def _hours(age: timedelta) -> str:
+    return f"{age / timedelta(hours=1):.1f} hours"
