@@ -16,10 +16,8 @@ from typing import Any
 
 import optuna
 from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages._rdb.models import (
     StudySystemAttributeModel,
-    TrialHeartbeatModel,
     TrialModel,
     TrialSystemAttributeModel,
     TrialUserAttributeModel,
@@ -33,8 +31,8 @@ from study.curves import CURVES
 from study.errors import UsageError
 from study.evaluations import EVALUATIONS
 from study.mailbox import COMMANDS
-from study.provenance import process_alive
 from study.search.incremental import storage_of
+from study.search.liveness import fail_trial, heartbeat_ages, stale_trials
 from study.search.studies import conditions_of
 
 __all__ = ["Finding", "examine"]
@@ -104,38 +102,25 @@ def _silent(study: Study, now: datetime) -> Iterator[Finding]:
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     if not running:
         return
-    engine = storage_of(study).engine
-    ages = _heartbeat_ages(engine)
+    engine, ages = storage_of(study).engine, heartbeat_ages(study)
+    known = {trial.number: reason for trial, reason in stale_trials(study)}
     for trial in running:
-        reason = _given_up(engine, trial, ages.get(trial._trial_id), now)
+        reason = known.get(trial.number) or _quiet(engine, trial, ages.get(trial._trial_id), now)
         if reason:
             what = f"trial {trial.number} of study {study.study_name!r} is running, but {reason}"
-            yield Finding(what, "fails it", partial(_fail, study, trial, reason))
+            yield Finding(what, "fails it", partial(fail_trial, study, trial, reason))
 
 
-def _given_up(
-    engine: Engine, trial: FrozenTrial, beat: timedelta | None, now: datetime
-) -> str | None:
-    """Return why nobody runs a trial, as far as this machine can tell."""
-    owner = trial.user_attrs.get("owner")
-    here = isinstance(owner, dict) and owner.get("host") == socket.gethostname()
-    if here and isinstance(pid := owner.get("pid"), int):  # type: ignore[union-attr]
-        return None if process_alive(pid) else f"its worker (process {pid}) died"
+def _quiet(engine: Engine, trial: FrozenTrial, beat: float | None, now: datetime) -> str | None:
+    """Return how long a trial has been silent whose process cannot be asked, if that is too long."""
+    owner = trial.user_attrs.get("owner") or {}
+    if owner.get("host") == socket.gethostname() or (beat is not None and "stall" in owner):
+        return None  # whether it lives is known
     if beat is not None:
-        # Some workers say how long they may be silent.
-        stall = owner.get("stall", 0) if isinstance(owner, dict) else 0
-        allowed = max(_BEATS, timedelta(seconds=stall + 60))
-        return f"its last heartbeat was {_hours(beat)} ago" if beat > allowed else None
+        age = timedelta(seconds=beat)
+        return f"its last heartbeat was {_hours(age)} ago" if age > _BEATS else None
     quiet = now - (trial.datetime_start or now) - timedelta(seconds=_last_point(engine, trial))
     return f"it has said nothing for {_hours(quiet)}" if quiet > _SILENCE else None
-
-
-def _heartbeat_ages(engine: Engine) -> dict[int, timedelta]:
-    """Return how long ago each trial's heart beat, by the clock of the database, which wrote it."""
-    model = TrialHeartbeatModel
-    with engine.connect() as connection:
-        rows = connection.execute(select(model.trial_id, model.heartbeat, func.current_timestamp()))
-        return {trial: now.replace(tzinfo=None) - beat for trial, beat, now in rows}
 
 
 def _last_point(engine: Engine, trial: FrozenTrial) -> float:
@@ -146,14 +131,6 @@ def _last_point(engine: Engine, trial: FrozenTrial) -> float:
     with engine.connect() as connection:
         query = select(func.max(CURVES.c.seconds)).where(CURVES.c.uid == uid)
         return float(connection.execute(query).scalar() or 0.0)
-
-
-def _fail(study: Study, trial: FrozenTrial, reason: str) -> None:
-    try:
-        study._storage.set_trial_user_attr(trial._trial_id, "failure", reason)
-        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-    except UpdateFinishedTrialError:
-        pass  # it ended since we looked
 
 
 def _orphans(engine: Engine, names: set[str]) -> Iterator[Finding]:

@@ -15,7 +15,15 @@ from study.provenance import process_alive
 from study.retry import PATIENCE, run
 from study.search.incremental import storage_of
 
-__all__ = ["EVERY", "STALE_EVERY", "beat_heart", "settle_stale"]
+__all__ = [
+    "EVERY",
+    "STALE_EVERY",
+    "beat_heart",
+    "fail_trial",
+    "heartbeat_ages",
+    "settle_stale",
+    "stale_trials",
+]
 
 # Seconds between heartbeats, and between looks for trials that have none.
 EVERY = 10.0
@@ -42,22 +50,35 @@ def beat_heart(engine: Engine, trial_id: int, patience: float = PATIENCE) -> Non
 
 
 def settle_stale(study: Study) -> None:
-    """Fail the trials left running by processes that are no more.
+    """Fail the trials left running by processes that are no more."""
+    for trial, reason in stale_trials(study):
+        fail_trial(study, trial, reason)
+
+
+def stale_trials(study: Study) -> list[tuple[FrozenTrial, str]]:
+    """Return running trials that nobody runs, and why that is known.
 
     A process of this machine can be looked for. One of another machine is taken for dead when its trial's
     heartbeat is older than that process's longest silence, which it wrote down, and a minute; a trial that
     never had a heartbeat is left alone.
     """
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    if not any("owner" in trial.user_attrs for trial in running):
-        return
-    ages: dict[int, float] = {}
-    if any(_elsewhere(trial) for trial in running):
-        ages = run(storage_of(study).engine, lambda c: _ages(c, study._study_id))
-    for trial in running:
-        reason = _stale(trial, ages.get(trial._trial_id))
-        if reason is not None:
-            _fail(study, trial, reason)
+    owned = [trial for trial in running if _owner(trial)]
+    ages = heartbeat_ages(study) if any(_elsewhere(trial) for trial in owned) else {}
+    found = [(trial, _stale(trial, ages.get(trial._trial_id))) for trial in owned]
+    return [(trial, reason) for trial, reason in found if reason is not None]
+
+
+def heartbeat_ages(study: Study) -> dict[int, float]:
+    """Return by trial id how many seconds ago each running trial's heart beat, by the database's clock."""
+    return run(storage_of(study).engine, lambda connection: _ages(connection, study._study_id))
+
+
+def fail_trial(study: Study, trial: FrozenTrial, reason: str) -> None:
+    """Fail a running trial for a reason; somebody else may settle it at this moment."""
+    with suppress(UpdateFinishedTrialError):
+        study._storage.set_trial_user_attr(trial._trial_id, "failure", reason)
+        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
 
 def _owner(trial: FrozenTrial) -> dict[str, Any]:
@@ -70,8 +91,6 @@ def _elsewhere(trial: FrozenTrial) -> bool:
 
 def _stale(trial: FrozenTrial, age: float | None) -> str | None:
     owner = _owner(trial)
-    if not owner:
-        return None
     if not _elsewhere(trial):
         return None if process_alive(owner["pid"]) else f"its worker (process {owner['pid']}) died"
     if age is None or "stall" not in owner or age <= owner["stall"] + _MARGIN:
@@ -94,10 +113,3 @@ def _ages(connection: Connection, study_id: int) -> dict[int, float]:
 def _naive(moment: datetime) -> datetime:
     # PostgreSQL says where its clock stands; its column does not.
     return moment.replace(tzinfo=None)
-
-
-def _fail(study: Study, trial: FrozenTrial, reason: str) -> None:
-    # Another worker may settle it at this moment.
-    with suppress(UpdateFinishedTrialError):
-        study._storage.set_trial_user_attr(trial._trial_id, "failure", reason)
-        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)

@@ -95,7 +95,7 @@ def test_two_workers_may_settle_one_trial(create: Any, database_url: str, dead: 
     study.ask().set_user_attr("owner", {"host": HERE, "pid": dead})
     stale = study.get_trials(states=(TrialState.RUNNING,))[0]
     open_session(database_url, "s", {})
-    module._fail(load_study(database_url, "s"), stale, "late")
+    module.fail_trial(load_study(database_url, "s"), stale, "late")
     assert left(database_url) == [("FAIL", f"its worker (process {dead}) died")]
 
 
