@@ -62,7 +62,7 @@ class AttackSettings(BaseModel):
     tune: tuple[str, ...] = Field(("mobilenet@1", "plain@1"), min_length=1)
     report: tuple[str, ...] = Field(("mobilenet", "resnet8@1"), min_length=1)
     epsilons: tuple[int, ...] = Field((4, 8, 12, 16), min_length=1)
-    images: int = Field(4096, ge=1)
+    images: int = Field(3584, ge=1)
     tune_images: int = Field(200, ge=1)
     reports: int = Field(4, ge=1)
     widest: int = Field(16, ge=8, le=128, multiple_of=8)

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from hashlib import sha256
@@ -34,8 +35,8 @@ __all__ = [
 ]
 
 _DEFAULT_SEED = 0
-# Training images between two places where ranks meet.
-_TOGETHER = 512
+# Seconds of training between two places where ranks meet.
+_TOGETHER = 0.5
 _LOG = logging.getLogger("jigsaw.targets")
 
 
@@ -70,8 +71,8 @@ def load_targets(
 ) -> dict[str, Classifier]:
     """Return frozen classifiers by their text, training those this machine has never trained.
 
-    What is missing is dealt out: in each round every rank trains one alone, then all exchange weights, so
-    ranks need no shared file system. A defended classifier is the undefended one, shown other images.
+    What is missing is dealt out: every rank trains its share alone, then all exchange weights, so that ranks
+    need no shared file system. A defended classifier is the undefended one, shown other images.
 
     Args:
         texts: classifiers, such as `resnet8`, `vgg@1`, `npz:PATH`, `jpeg:50+vgg` or `resnet8~pgd:8`.
@@ -98,11 +99,7 @@ def _load_undefended(
     paths = {text: _path(text, data, images) for text in trained}
     present = world.allgather({text: paths[text].is_file() for text in trained})
     missing = [text for text in trained if not all(rank[text] for rank in present)]
-    for first in range(0, len(missing), world.size):
-        mine = missing[first + world.rank : first + world.rank + 1]
-        for text in mine:
-            _LOG.info("training classifier %s on %d images of %s", text, images, data.name)
-        _train_round(mine, nets, data, images, world)
+    _train_dealt(missing[world.rank :: world.size], nets, data, images, world)
     _exchange(missing, nets, world)
     for text in trained:
         _keep(text, nets[text], paths[text], text in missing)
@@ -223,26 +220,30 @@ def _build(text: str, data: DataSet) -> Classifier:
     return device.send(net)
 
 
-def _train_round(
+def _train_dealt(
     mine: Sequence[str], nets: Mapping[str, Classifier], data: DataSet, images: int, world: World
 ) -> None:
-    """Train at most one classifier alone; ranks without one stop at the same places all the same.
+    """Train this rank's classifiers one after another; all ranks meet again and again until all are done.
 
     Only what all ranks do together hears a signal, learns of an error elsewhere, and shows that a rank
     that waits waits for something.
     """
     with closing(_training(mine, nets, data, images)) as training:
-        for seen in range(0, images, _TOGETHER):
-            world.check(f"training of classifiers at {seen} images")
-            for reached in training:
-                if seen + _TOGETHER <= reached < images:
-                    break
+        while not all(world.allgather(_is_over(training))):
+            pass
+
+
+def _is_over(training: Generator[int]) -> bool:
+    """Train on until it is time to meet; return whether nothing is left."""
+    until = time.monotonic() + _TOGETHER
+    return all(time.monotonic() < until for _ in training)
 
 
 def _training(
     mine: Sequence[str], nets: Mapping[str, Classifier], data: DataSet, images: int
 ) -> Generator[int]:
     for text in mine:
+        _LOG.info("training classifier %s on %d images of %s", text, images, data.name)
         name, seed = parse_target(text)
         for update in train_classifier(_spec(name), data, images, seed, World()):
             yield update[0]

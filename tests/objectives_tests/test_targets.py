@@ -74,16 +74,18 @@ def test_the_second_call_loads_the_same_bits(digits, trained, cache) -> None:
     assert re.fullmatch(r"plain-w2-[0-9a-f]{16}\.npz", *files(cache))
 
 
-@pytest.mark.parametrize("images", [64, 512, 700, 1100])
-def test_ranks_meet_while_they_train_and_nothing_is_lost(digits, images) -> None:
+@pytest.mark.parametrize(("seconds", "meetings"), [(0, [False] * 3 + [True]), (3600, [True])])
+def test_ranks_meet_while_they_train_and_nothing_is_lost(
+    digits, monkeypatch, seconds, meetings
+) -> None:
     met, world = [], World()
-    world.check = met.append
-    net = load_targets([TEXT], digits, images, world)[TEXT]
+    monkeypatch.setattr(targets, "_TOGETHER", seconds)
+    monkeypatch.setattr(world, "allgather", lambda value: met.append(value) or [value])
+    net = load_targets([TEXT], digits, 96, world)[TEXT]
     spec = ClassifierSpec(classifier=TEXT)
-    *_, (_, alone) = train_classifier(spec, digits, images, 0, World())
+    *_, (_, alone) = train_classifier(spec, digits, 96, 0, World())
     assert weights.digest(net) == weights.digest(alone)
-    meetings = [call for call in met if call.startswith("training of classifiers")]
-    assert meetings == [f"training of classifiers at {at} images" for at in range(0, images, 512)]
+    assert [value for value in met if isinstance(value, bool)] == meetings
 
 
 def test_a_signal_is_heard_while_classifiers_train(digits, cache) -> None:
