@@ -155,6 +155,8 @@ def test_watching_goes_on_until_it_is_interrupted(
     with subprocess.Popen(
         [*command, "--format", form, "--storage", f"sqlite:///{tmp_path}/jigsaw.db"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
+        # A suite in the background of a shell ignores Ctrl-C, and so would this.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  one system call
     ) as watching:  # fmt: skip
         assert watching.stdout is not None
         first = watching.stdout.readline()
