@@ -62,11 +62,11 @@ class AttackSettings(BaseModel):
     tune: tuple[str, ...] = Field(("mobilenet@1", "plain@1"), min_length=1)
     report: tuple[str, ...] = Field(("mobilenet", "resnet8@1"), min_length=1)
     epsilons: tuple[int, ...] = Field((4, 8, 12, 16), min_length=1)
-    images: int = Field(3584, ge=1)
-    tune_images: int = Field(200, ge=1)
+    images: int = Field(3072, ge=1)
+    tune_images: int = Field(160, ge=1)
     reports: int = Field(4, ge=1)
     widest: int = Field(16, ge=8, le=128, multiple_of=8)
-    classifier_images: int = Field(32000, ge=1)
+    classifier_images: int = Field(30000, ge=1)
     seed: int = Field(0, ge=0)
     placement: Placement = "all"
 

@@ -69,7 +69,7 @@ def demo(folder: Path | None, ranks: int, quick: bool) -> None:
     folder = folder or Path("runs/demo-quick" if quick else "runs/demo")
     run = _Runner(folder, ranks)
     run.jigsaw("create", "demo", "--exist-ok", "--sampler", "tpe:n_startup_trials=8",
-               "--pruner", "median:n_startup_trials=4,n_warmup_steps=800",
+               "--pruner", "median:n_startup_trials=4,n_warmup_steps=700",
                *[f"--set={s}" for s in size.settings])  # fmt: skip
     run.on_ranks("study.worker", "--study", "demo", "--total-trials", str(size.trials))
     _measure(run, folder, size)
