@@ -6,13 +6,13 @@ becomes of a job, its trial does not stay running, and the next one starts.
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from study.attempts import Attempt, Jobs
 from study.errors import JigsawError, TrialInterrupted, UsageError
@@ -20,6 +20,7 @@ from study.exits import last_line
 from study.launchers import Launcher, Place
 from study.objective import Objective
 from study.trial import INTERRUPTED, Job
+from study.worker import Progress, silent
 
 if TYPE_CHECKING:
     from study.search.session import Session
@@ -28,8 +29,6 @@ __all__ = ["Launch", "Tally", "supervise"]
 
 _POLL_SECONDS = 0.05
 _DONE = ("complete", "pruned")
-
-Progress = Callable[[str, Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -107,11 +106,7 @@ def supervise(
             _Slot(Session(first.study, first.conditions, first.objective), place)
             for place in launch.places
         ]
-        return _Supervisor(launch, jobs, slots, stop, progress or _silent).run()
-
-
-def _silent(event: str, facts: Mapping[str, Any]) -> None:
-    """Show nothing."""
+        return _Supervisor(launch, jobs, slots, stop, progress or silent).run()
 
 
 @contextmanager

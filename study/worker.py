@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from study.search.session import Session
 
 __all__ = [
-    "Plan", "Progress", "Tally", "facts_of", "finish", "join", "record_with", "run_worker",
+    "Plan", "Progress", "Tally", "facts_of", "finish", "join", "record_with", "run_worker", "silent",
 ]  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def run_worker(world: World, plan: Plan, progress: Progress | None = None) -> Ta
     """
     with world.signals():
         session, objective = join(world, lambda: _open(plan))
-        progress = _silent if session is None or progress is None else progress
+        progress = silent if session is None or progress is None else progress
         progress("prepare", {"study": plan.study})
         world.together(lambda: objective.prepare(world))
         return _loop(world, plan, session, objective, progress)
@@ -125,7 +125,7 @@ def facts_of(world: World) -> dict[str, Any]:
     return {"hosts": hosts, "ranks": world.size}
 
 
-def _silent(event: str, facts: Mapping[str, Any]) -> None:
+def silent(event: str, facts: Mapping[str, Any]) -> None:
     """Show nothing."""
 
 
@@ -207,7 +207,7 @@ def record_with(session: "Session | None", progress: Progress | None = None) -> 
 
     def record(step: int, value: float | None, logs: Mapping[str, float]) -> bool:
         prune = session.record(step, value, logs)
-        (progress or _silent)("report", {"step": step, "value": value, "prune": prune})
+        (progress or silent)("report", {"step": step, "value": value, "prune": prune})
         return prune
 
     return record

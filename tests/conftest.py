@@ -1,10 +1,11 @@
 """Fixtures every test may use. The real-data folder is named here and nowhere else."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from shutil import copyfile
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from sqlalchemy import event
@@ -13,6 +14,7 @@ from sqlalchemy.pool import Pool
 from study.search.storage import open_storage
 from tests.databases import MariaDB, PostgreSQL, Unavailable, mariadb, postgresql
 
+Server = TypeVar("Server")
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("JIGSAW_DATA", ROOT.parent / "shared" / "data"))
 
@@ -28,21 +30,21 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[PostgreSQL]:
     """A PostgreSQL server that the suite starts and stops, or a skip that says why there is none."""
-    try:
-        with postgresql() as server:
-            yield server
-    except Unavailable as reason:
-        pytest.skip(f"no PostgreSQL: {reason}")
+    yield from _served(postgresql)
 
 
 @pytest.fixture(scope="session")
 def mariadb_server() -> Iterator[MariaDB]:
     """A MariaDB server that the suite starts and stops, or a skip that says why there is none."""
+    yield from _served(mariadb)
+
+
+def _served(start: Callable[[], AbstractContextManager[Server]]) -> Iterator[Server]:
     try:
-        with mariadb() as server:
+        with start() as server:
             yield server
     except Unavailable as reason:
-        pytest.skip(f"no MariaDB: {reason}")
+        pytest.skip(f"no {start.__name__}: {reason}")
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,8 @@ from study.world import World
 ITERATIONS = 400
 
 
-class Steered(Objective):
-    """Counts updates and remembers the rate of each; 10 updates are an epoch."""
+class Commanded(Objective):
+    """Queues its own commands: those in the setting, by the trial's number."""
 
     def __init__(self, url: str = "", commands: Any = ()) -> None:
         self.url = url
@@ -25,19 +25,28 @@ class Steered(Objective):
     def settings(self) -> dict[str, Any]:
         return {"url": self.url, "commands": self.commands}
 
+    def suggest(self, trial: Suggester) -> dict[str, Any]:
+        return {"which": trial.suggest_int("which", 0, 9)}
+
+    def command(self, number: int) -> None:
+        study = load_study(self.url, "s")
+        for facts in self.commands[number]:
+            send(study, number, Command(0, **facts))
+
+
+class Steered(Commanded):
+    """Counts updates and remembers the rate of each; 10 updates are an epoch."""
+
     @property
     def settable(self) -> Mapping[str, Domain]:
         return {"rate": Domain("rate", low=0.0, high=1.0)}
-
-    def suggest(self, trial: Suggester) -> dict[str, Any]:
-        return {"which": trial.suggest_int("which", 0, 9)}
 
     def evaluate(self, spec: dict[str, Any], world: World, report: Report) -> Result:
         steering, rates = steering_of(report), []
         report(0, 0.0)
         for iteration in range(ITERATIONS):
             if iteration == 3 and world.rank == 0:
-                self._command(spec["which"])
+                self.command(spec["which"])
             if not steering.begin(world, iteration, iteration / 10):
                 break
             rates.append(steering.values.get("rate", 0.5))
@@ -49,32 +58,14 @@ class Steered(Objective):
             {"changes": changes, "last": rates[-1], "same": everywhere == [rates] * world.size},
         )
 
-    def _command(self, number: int) -> None:
-        study = load_study(self.url, "s")
-        for facts in self.commands[number]:
-            send(study, number, Command(0, **facts))
 
-
-class Reported(Objective):
+class Reported(Commanded):
     """Begins no iterations: it reports, and nothing else."""
-
-    def __init__(self, url: str = "", commands: Any = ()) -> None:
-        self.url = url
-        self.commands = commands
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {"url": self.url, "commands": self.commands}
-
-    def suggest(self, trial: Suggester) -> dict[str, Any]:
-        return {"which": trial.suggest_int("which", 0, 9)}
 
     def evaluate(self, spec: dict[str, Any], world: World, report: Report) -> float:
         report(0, 0.5)
         if world.rank == 0:
-            study = load_study(self.url, "s")
-            for facts in self.commands[spec["which"]]:
-                send(study, spec["which"], Command(0, **facts))
+            self.command(spec["which"])
         time.sleep(1.1)
         report(1, logs={"loss": 1.0})
         report(2, 0.25)
