@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+import objectives.attack
 from models import weights
 from models.generators import build
 from models.package import load_package, save_package
@@ -232,6 +233,18 @@ def test_every_loss_sampling_booster_and_weighting_trains(attack, changes) -> No
     report = Recorder()
     attack.evaluate(spec, World(), report)
     assert all(np.isfinite(logs["loss"]) for _, _, logs in report.calls)
+
+
+def test_a_step_shows_one_copy_however_many_there_are(attack, monkeypatch) -> None:
+    counts, real = [], objectives.attack.image_losses
+
+    def counted(loss, targets, shown, *rest):
+        counts.append(len(shown))
+        return real(loss, targets, shown, *rest)
+
+    monkeypatch.setattr(objectives.attack, "image_losses", counted)
+    attack.evaluate(changed(augment={"copies": 3}), World(), Recorder())
+    assert counts == [1] * 10
 
 
 @pytest.mark.parametrize("changes", [{"loss.name": "cross_entropy"}, {"augment.smoothing": 5},
