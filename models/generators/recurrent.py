@@ -86,7 +86,7 @@ def perturb(
         decode = partial(trunk.decode, look.beside(images), look.maps)
         features, *state = _recomputed(decode, p, *state)
         spent = network.spend(features, epsilon)
-        if network.arch.update == "sum":
+        if trunk.adds:
             u = u + network.led(spent, look)
             p = F.tanh(u)
         else:
@@ -107,7 +107,7 @@ class Trunk(chainer.Chain):  # type: ignore[misc]
 
     def __init__(self, arch: RecurrentArch, parts: Parts) -> None:
         super().__init__()
-        self.steps = arch.steps
+        self.steps, self.adds = arch.steps, arch.update == "sum"
         widths = [arch.width * 2**i for i in range(arch.downs)]
         outputs = [arch.width, *widths[:-1]]
         # On the way up each scale but the coarsest also receives its own state.
