@@ -5,11 +5,15 @@ what the five tables know of the trials wanted, as plain rows.
 """
 
 import json
+from array import array
 from bisect import insort
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from optuna.storages._rdb.models import (
     TrialIntermediateValueModel,
     TrialModel,
@@ -51,6 +55,7 @@ class History:
         seen: every trial up to this id is finished and kept, or in `unfinished`.
         unfinished: ids of trials that were running or waiting when last looked at.
         finished: the kept trials of each state, in the order of their numbers.
+        ended: all of them in that order.
     """
 
     seen: int = -1
@@ -58,6 +63,8 @@ class History:
     finished: dict[TrialState, list[FrozenTrial]] = field(
         default_factory=lambda: {state: [] for state in FINISHED}
     )
+    ended: list[FrozenTrial] = field(default_factory=list)
+    _columns: dict[int, "array[float]"] = field(default_factory=dict)
 
     def news(self, study_id: int) -> Any:
         """Return the condition on trials that may differ from what is known."""
@@ -75,7 +82,38 @@ class History:
                 self.unfinished.add(trial._trial_id)
             else:
                 self.unfinished.discard(trial._trial_id)
-                insort(self.finished[trial.state], trial, key=by_number)
+                self._keep(trial)
+
+    def _keep(self, trial: FrozenTrial) -> None:
+        insort(self.finished[trial.state], trial, key=by_number)
+        insort(self.ended, trial, key=by_number)
+        if trial.state == TrialState.COMPLETE:
+            for step, column in self._columns.items():
+                column.extend(_reported(trial, step))
+
+    def column(self, step: int) -> NDArray[np.float64]:
+        """Return what complete trials reported at a step, in any order; gathered once, then added to."""
+        if step not in self._columns:
+            found = (_reported(trial, step) for trial in self.finished[TrialState.COMPLETE])
+            self._columns[step] = array("d", chain.from_iterable(found))
+        return np.array(self._columns[step])
+
+    def merged(
+        self, states: Collection[TrialState], others: Iterable[FrozenTrial]
+    ) -> list[FrozenTrial]:
+        """Return the kept trials in some states and others, in the order of their numbers."""
+        kept = [self.finished[state] for state in FINISHED if state in states]
+        if len(kept) == len(FINISHED):
+            kept = [self.ended]
+        trials = kept[0].copy() if len(kept) == 1 else sorted(chain(*kept), key=by_number)
+        for trial in others:
+            insort(trials, trial, key=by_number)
+        return trials
+
+
+def _reported(trial: FrozenTrial, step: int) -> Sequence[float]:
+    values = trial.intermediate_values
+    return (values[step],) if step in values else ()
 
 
 def by_number(trial: FrozenTrial) -> int:
