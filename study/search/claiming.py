@@ -7,7 +7,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, select
 
 from study.search.cells import UNFINISHED, now
-from study.search.history import read_trials
+from study.search.history import ONE, read_trials
 from study.search.rows import (
     TRIALS,
     USER_ATTRIBUTES,
@@ -33,7 +33,7 @@ def create(connection: Connection, study_id: int, stamp: Stamp, *, again: bool) 
         again: whether it may have been done already, and nobody heard.
     """
     if again and (made := _stamped(connection, stamp)) is not None:
-        return read_trials(connection, TRIALS.c.trial_id == made, UNFINISHED)[0]
+        return read_trials(connection, ONE, {"trial": made}, UNFINISHED)[0]
     trial = create_trial(connection, study_id)
     _write(connection, trial._trial_id, stamp)
     trial.user_attrs.update(stamp)
@@ -51,9 +51,9 @@ def take(connection: Connection, trial_id: int, stamp: Stamp, *, again: bool) ->
 
 def adopt(connection: Connection, trial_id: int) -> tuple[int, FrozenTrial]:
     """Return the study that a running trial belongs to, and what is known of the trial."""
-    where = TRIALS.c.trial_id == trial_id
-    study_id = connection.execute(select(TRIALS.c.study_id).where(where)).scalar_one()
-    (trial,) = read_trials(connection, where, UNFINISHED)
+    study = select(TRIALS.c.study_id).where(TRIALS.c.trial_id == trial_id)
+    study_id = connection.execute(study).scalar_one()
+    (trial,) = read_trials(connection, ONE, {"trial": trial_id}, UNFINISHED)
     return study_id, trial
 
 

@@ -7,8 +7,9 @@ what the five tables know of the trials wanted, as plain rows.
 import json
 from array import array
 from bisect import insort
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -41,10 +42,26 @@ from sqlalchemy import (
 
 from study.search.cells import SPECIAL, distribution, local_time
 
-__all__ = ["FINISHED", "History", "by_number", "read_trials"]
+__all__ = ["FINISHED", "NEWS", "ONE", "History", "by_number", "read_trials"]
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 _HEAD, _PARAM, _USER, _SYSTEM, _STEP, _VALUE = range(6)
+
+# Statements take longer to build than to run, so that they are built once and given their parameters.
+ONE: ColumnElement[bool] = TrialModel.trial_id == bindparam("trial", type_=Integer)
+"""The trial whose id is the parameter `trial`."""
+
+NEWS: ColumnElement[bool] = and_(
+    TrialModel.study_id == bindparam("study", type_=Integer),
+    or_(
+        TrialModel.trial_id > bindparam("seen", type_=Integer),
+        # Written into the statement: a queue may be longer than the parameters a database takes.
+        TrialModel.trial_id.in_(
+            bindparam("waited", type_=Integer, expanding=True, literal_execute=True)
+        ),
+    ),
+)
+"""The trials that may differ from what a `History` holds."""
 
 
 @dataclass
@@ -66,13 +83,9 @@ class History:
     ended: list[FrozenTrial] = field(default_factory=list)
     _columns: dict[int, "array[float]"] = field(default_factory=dict)
 
-    def news(self, study_id: int) -> Any:
-        """Return the condition on trials that may differ from what is known."""
-        t = TrialModel
-        # Written into the statement: a queue may be longer than the parameters a database takes.
-        waited: Any = bindparam(None, sorted(self.unfinished), expanding=True, literal_execute=True)
-        news = or_(t.trial_id > self.seen, t.trial_id.in_(waited))
-        return and_(t.study_id == study_id, news)
+    def news(self, study_id: int) -> Mapping[str, Any]:
+        """Return what `NEWS` needs, to find the trials that may differ from what is known."""
+        return {"study": study_id, "seen": self.seen, "waited": sorted(self.unfinished)}
 
     def learn(self, trials: Sequence[FrozenTrial]) -> None:
         """Keep what finished, and remember what did not."""
@@ -122,17 +135,21 @@ def by_number(trial: FrozenTrial) -> int:
 
 
 def read_trials(
-    connection: Connection, where: ColumnElement[bool], details: Collection[TrialState]
+    connection: Connection,
+    where: ColumnElement[bool],
+    parameters: Mapping[str, Any],
+    details: tuple[TrialState, ...],
 ) -> list[FrozenTrial]:
     """Return trials in the order of their ids, by one statement.
 
     Args:
         connection: to the study's database.
-        where: which of them, as a condition on Optuna's `TrialModel`.
+        where: which of them, as a condition on Optuna's `TrialModel`; always the same object.
+        parameters: of the condition.
         details: states whose trials come with parameters, values, attributes and reports; trials in
             other states come without.
     """
-    rows = connection.execute(_statement(where, details))
+    rows = connection.execute(_statement(where, details), parameters)
     trials: dict[int, FrozenTrial] = {}
     params: dict[int, list[tuple[int, str, float, str]]] = {}
     # The heads come first: databases return the branches of a UNION ALL in any order.
@@ -153,6 +170,7 @@ def _by_kind(row: Sequence[Any]) -> int:
     return kind
 
 
+@lru_cache
 def _statement(where: ColumnElement[bool], details: Collection[TrialState]) -> Any:
     t = TrialModel.__table__.c
     wanted = (

@@ -17,15 +17,15 @@ from optuna.storages import RDBStorage, _CachedStorage
 from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialModel
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, Engine, Table, func, select
+from sqlalchemy import Connection, Engine, Select, Table, func, select
 from sqlalchemy.orm import Session
 
 from study.retry import PATIENCE, run
 from study.search.agreement import Agreement
 from study.search.cells import UNFINISHED, now
 from study.search.claiming import Stamp, adopt, create, take
-from study.search.history import History, read_trials
-from study.search.known import Known
+from study.search.history import ONE, History, read_trials
+from study.search.known import FINISHED_SINCE, Known
 from study.search.own import Own
 from study.search.rows import (
     PARAMS,
@@ -59,9 +59,7 @@ class IncrementalStorage(_CachedStorage):
         self._patience = patience
         self._known = Known(self._read)
         self._own: dict[int, Own] = {}
-        self._agreement = Agreement(
-            lambda query: self._run(lambda connection: connection.execute(query).scalar())
-        )
+        self._agreement = Agreement(self._cell)
         self._ids: dict[str, int] = {}
         self._stamp: Stamp = {}
 
@@ -94,7 +92,7 @@ class IncrementalStorage(_CachedStorage):
             return own.copied()
         if (known := self._known.finished(trial_id)) is not None:
             return known
-        found = self._read(TrialModel.trial_id == trial_id, list(TrialState))
+        found = self._read(ONE, {"trial": trial_id}, tuple(TrialState))
         if not found:
             raise KeyError(f"no trial has the id {trial_id}")
         return found[0]
@@ -148,11 +146,14 @@ class IncrementalStorage(_CachedStorage):
         best: int = self._run(lambda connection: find(study_id, 0, Session(connection)))
         return self.get_trial(best)
 
-    def _read(self, where: Any, details: Sequence[TrialState]) -> list[FrozenTrial]:
-        return self._run(lambda connection: read_trials(connection, where, details))
+    def _read(self, where: Any, parameters: Any, details: Any) -> list[FrozenTrial]:
+        return self._run(lambda connection: read_trials(connection, where, parameters, details))
 
     def _run(self, work: Callable[[Connection], T]) -> T:
         return run(self.engine, work, self._patience)
+
+    def _cell(self, query: Select[Any]) -> Any:
+        return self._run(lambda connection: connection.execute(query).scalar())
 
     def _repeat(self, work: Callable[[Connection, bool], T]) -> T:
         """Run what has to know whether it was done already, perhaps, and nobody heard."""
@@ -164,7 +165,7 @@ class IncrementalStorage(_CachedStorage):
 
         One that is finished belongs to this process no more.
         """
-        (found,) = self._read(TrialModel.trial_id == trial_id, list(TrialState))
+        (found,) = self._read(ONE, {"trial": trial_id}, tuple(TrialState))
         if found.state.is_finished():
             self._own.pop(trial_id, None)
         return found
@@ -220,9 +221,8 @@ class IncrementalStorage(_CachedStorage):
         )
         row = {"step": step, "intermediate_value": stored, "intermediate_value_type": kind}
         own = self._own.get(trial_id)
-        news = self._write(
-            REPORTS, trial_id, [row], own and self._known.finished_since(own.study_id)
-        )
+        place = None if own is None else self._known.place(own.study_id)
+        news = self._write(REPORTS, trial_id, [row], place)
         self._known.heard(news)
         if own is not None:
             own.trial.intermediate_values[step] = intermediate_value
@@ -283,9 +283,14 @@ class IncrementalStorage(_CachedStorage):
         return True
 
     def _write(
-        self, table: Table, trial_id: int, rows: Sequence[Mapping[str, Any]], returning: Any = None
+        self,
+        table: Table,
+        trial_id: int,
+        rows: Sequence[Mapping[str, Any]],
+        place: Mapping[str, Any] | None = None,
     ) -> Any:
-        done = self._run(lambda c: write_rows(c, table, trial_id, rows, returning))
+        news = None if place is None else (FINISHED_SINCE, place)
+        done = self._run(lambda c: write_rows(c, table, trial_id, rows, news))
         if done is None:
             self._refuse(trial_id)
         return done

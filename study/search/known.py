@@ -1,20 +1,26 @@
 """What a process knows of its studies' finished trials, brought up to date by what is new."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 from optuna.storages._rdb.models import TrialModel
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 
 from study.search.cells import UNFINISHED
-from study.search.history import FINISHED, History
+from study.search.history import FINISHED, NEWS, History
 
-__all__ = ["Known", "Read"]
+__all__ = ["FINISHED_SINCE", "Known", "Read"]
 
-Read = Callable[[Any, Sequence[TrialState]], list[FrozenTrial]]
-"""Trials under a condition; those in the states come with all that they hold."""
+Read = Callable[[ColumnElement[bool], Mapping[str, Any], tuple[TrialState, ...]], list[FrozenTrial]]
+"""Trials under a condition with parameters; those in the states come with all that they hold."""
+
+FINISHED_SINCE: Any = (
+    select(func.count()).where(NEWS, TrialModel.state.in_(FINISHED)).scalar_subquery()
+)
+"""How many trials finished that are not known yet, as a part of a statement."""
 
 
 class Known:
@@ -45,17 +51,14 @@ class Known:
         """Take in how many trials finished lately; True: that could not be asked.
 
         Args:
-            news: what came back for `finished_since`.
+            news: what came back for `FINISHED_SINCE`.
         """
         self._news = None if news is True else bool(news)
 
-    def finished_since(self, study_id: int) -> Any:
-        """Return how many trials finished that are not known yet, as a part of a statement."""
+    def place(self, study_id: int) -> Mapping[str, Any] | None:
+        """Return what `FINISHED_SINCE` needs; None when nothing is known of the study."""
         history = self._histories.get(study_id)
-        if history is None:
-            return None
-        finished = TrialModel.state.in_(FINISHED)
-        return select(func.count()).where(history.news(study_id), finished).scalar_subquery()
+        return None if history is None else history.news(study_id)
 
     def finished(self, trial_id: int) -> FrozenTrial | None:
         """Return a finished trial, if it was read before."""
@@ -85,8 +88,8 @@ class Known:
         finished_only = all(state.is_finished() for state in wanted)
         if finished_only and self._trusting and self._news is False:
             return []
-        details = list(dict.fromkeys((*FINISHED, *wanted)))
-        fresh = self._read(history.news(study_id), details)
+        details = tuple(dict.fromkeys((*FINISHED, *wanted)))
+        fresh = self._read(NEWS, history.news(study_id), details)
         history.learn(fresh)
         self._finished.update((t._trial_id, t) for t in fresh if t.state.is_finished())
         self._news = False
@@ -95,5 +98,10 @@ class Known:
     def _look_at_open(self, study_id: int, wanted: Sequence[TrialState]) -> list[FrozenTrial]:
         """Return running or waiting trials without reading the history first."""
         history = self._histories.get(study_id, History())
-        where = history.news(study_id) & TrialModel.state.in_(wanted)
-        return self._read(where, wanted)
+        states = tuple(wanted)
+        return self._read(_open(states), history.news(study_id), states)
+
+
+@lru_cache
+def _open(states: tuple[TrialState, ...]) -> ColumnElement[bool]:
+    return NEWS & TrialModel.state.in_(states)
