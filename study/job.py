@@ -14,7 +14,7 @@ from study.errors import TrialInterrupted
 from study.launch import launch
 from study.options import hang_option, storage_option, study_argument
 from study.trial import run_trial
-from study.worker import facts_of, finish, join, record_with
+from study.worker import facts_of, finish, join, prepare, record_with
 from study.world import World, mpi_world
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def run_job(world: World, storage: str, study: str, number: int | None) -> None:
 
     with world.signals():
         session, objective = join(world, take)
-        world.together(lambda: objective.prepare(world))
+        prepare(objective, world)
         if number is None:
             return
         facts = facts_of(world)
