@@ -138,6 +138,10 @@ class Session:
             trial.set_user_attr("spec", spec.decode())
         return Job(trial.number, spec, digest(spec), trial.params.get("ranks"))
 
+    def disconnect(self) -> None:
+        """Hold no connection to the database until it is asked again."""
+        self.storage.engine.dispose()
+
     def take(self, number: int) -> None:
         """Take over a running trial that another process asked for and still answers for.
 
