@@ -116,7 +116,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def open_files(pid: int) -> list[str]:
-    return [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    return [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
 
 
 def start_spare(launcher: Any, ranks: int, url: str, folder: Path) -> Running:
