@@ -13,7 +13,7 @@ import click
 from study.errors import TrialInterrupted
 from study.launch import launch
 from study.options import hang_option, storage_option, study_argument
-from study.worker import evaluate, facts_of, finish, join
+from study.worker import evaluate, facts_of, finish, join, prepare
 from study.world import World, mpi_world
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def run_job(world: World, storage: str, study: str, number: int | None) -> None:
 
     with world.signals():
         session, objective = join(world, take)
-        world.together(lambda: objective.prepare(world))
+        prepare(objective, world)
         if number is None:
             return
         facts = facts_of(world)

@@ -5,6 +5,7 @@ before anything that can fail, and ends the whole job itself when a rank cannot 
 before or outside MPI would leave the others waiting.
 """
 
+import gc
 import socket
 import sys
 import time
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from study.search.session import Session
 
 __all__ = [
-    "Plan", "Progress", "Tally", "evaluate", "facts_of", "finish", "join", "record_with", "run_worker", "silent",
+    "Plan", "Progress", "Tally", "evaluate", "facts_of", "finish", "join", "prepare", "record_with", "run_worker",
+    "silent",
 ]  # fmt: skip
 
 
@@ -96,7 +98,7 @@ def run_worker(world: World, plan: Plan, progress: Progress | None = None) -> Ta
         session, objective = join(world, lambda: _open(plan))
         progress = silent if session is None or progress is None else progress
         progress("prepare", {"study": plan.study})
-        world.together(lambda: objective.prepare(world))
+        prepare(objective, world)
         return _loop(world, plan, session, objective, progress)
 
 
@@ -121,6 +123,19 @@ def join(world: World, open_: Callable[[], "Session"]) -> "tuple[Session | None,
     world.before_abort = partial(session.abandon, fault=True)
     world.progressed = session.beat
     return session, session.objective
+
+
+def prepare(objective: Objective, world: World) -> None:
+    """Prepare an objective on every rank.
+
+    Raises:
+        UsageError: it cannot be prepared (on every rank).
+        TrialFailed: preparing failed (on every rank).
+    """
+    world.together(lambda: objective.prepare(world))
+    # What is here stays: each trial's end looks for garbage among its own objects only.
+    gc.collect()
+    gc.freeze()
 
 
 def facts_of(world: World) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from optuna.storages._rdb.models import (
@@ -95,8 +96,14 @@ def _upsert(dialect: str, table: Table, names: Sequence[str], source: Any) -> An
     upsert: Any = sqlite.insert if dialect == "sqlite" else postgresql.insert
     statement: Any = upsert(table).from_select(["trial_id", *names], rows)
     return statement.on_conflict_do_update(
-        index_elements=["trial_id", names[0]], set_={n: statement.excluded[n] for n in replaced}
+        index_elements=["trial_id", names[0]], set_={n: _excluded(table)[n] for n in replaced}
     )
+
+
+@lru_cache
+def _excluded(table: Table) -> Any:
+    # What the statement's own `excluded` is, which is made anew for every statement.
+    return table.alias("excluded").columns
 
 
 def create_trial(

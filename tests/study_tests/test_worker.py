@@ -1,5 +1,6 @@
 """A whole worker in one process: what it leaves in the database when it is stopped or goes wrong."""
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -76,3 +77,13 @@ def test_a_trial_that_wants_other_ranks_is_refused(
     ):
         run_worker(world, Plan(database_url, "s", n_trials=1))
     assert left(database_url) == [("FAIL", "it wants 2 ranks, and this job has 1")]
+
+
+def test_what_was_there_before_trials_is_not_searched_for_garbage_at_their_ends(
+    create: Callable[..., Any], database_url: str
+) -> None:
+    gc.unfreeze()
+    create()
+    run_worker(World(), Plan(database_url, "s", n_trials=1))
+    assert gc.get_freeze_count() > len(gc.get_objects())
+    gc.unfreeze()
