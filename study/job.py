@@ -14,8 +14,7 @@ from study.errors import TrialInterrupted
 from study.handover import await_trial, tell_ready
 from study.launch import launch
 from study.options import hang_option, storage_option, study_argument
-from study.trial import run_trial
-from study.worker import facts_of, finish, join, prepare, record_with
+from study.worker import evaluate, facts_of, finish, join, prepare
 from study.world import World, mpi_world
 
 if TYPE_CHECKING:
@@ -61,8 +60,7 @@ def run_job(
             return
         facts = facts_of(world)
         begun = world.lead(lambda: cast("Session", session).begin(facts))
-        answers = None if session is None else session.mailbox
-        outcome = run_trial(begun, objective, world, record_with(session), answers)
+        outcome = evaluate(begun, objective, world, session)
         if session is not None:
             finish(world, session, outcome)
         if outcome.state == "interrupted":

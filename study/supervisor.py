@@ -19,6 +19,7 @@ from study.errors import JigsawError, TrialInterrupted, UsageError
 from study.exits import last_line
 from study.launchers import Launcher, Place
 from study.objective import Objective
+from study.snapshots import Keeping
 from study.trial import INTERRUPTED, Job
 from study.worker import Progress, silent
 
@@ -45,6 +46,7 @@ class Launch:
         stall: seconds without progress of all ranks after which a job is killed; > 0.
         grace: seconds that jobs have to end when the launch is stopped; >= 0.
         max_failures: failed trials in a row after which the launch gives up; >= 1.
+        keeping: how snapshots of trials are kept.
         spares: whether each place loads its next job while one runs, unless trials choose their ranks.
     """
 
@@ -57,6 +59,7 @@ class Launch:
     stall: float = 600.0
     grace: float = 10.0
     max_failures: int = 5
+    keeping: Keeping = field(default_factory=Keeping)
     spares: bool = False
 
 
@@ -75,7 +78,9 @@ class Tally:
     def add(self, state: str) -> None:
         """Count one more."""
         self.states[state] = self.states.get(state, 0) + 1
-        self.failures_in_a_row = 0 if state in _DONE else self.failures_in_a_row + 1
+        # An interrupted trial says nothing about those that fail.
+        if state != INTERRUPTED:
+            self.failures_in_a_row = 0 if state in _DONE else self.failures_in_a_row + 1
 
 
 def supervise(
@@ -97,7 +102,7 @@ def supervise(
     """
     from study.search.session import Session, open_session
 
-    first = open_session(launch.storage, launch.study, {})
+    first = open_session(launch.storage, launch.study, {}, launch.keeping)
     # Other machines see the working directory, if anything of this one.
     shared = Path.cwd() if any(place.hosts for place in launch.places) else None
     with TemporaryDirectory(prefix="jigsaw-", dir=shared) as folder, _stop_signals() as stop:
@@ -105,7 +110,7 @@ def supervise(
         if type(first.objective).prepare is not Objective.prepare:
             _prepare(jobs, launch, stop)
         slots = [
-            _Slot(Session(first.study, first.conditions, first.objective), place)
+            _Slot(Session(first.study, first.conditions, first.objective, launch.keeping), place)
             for place in launch.places
         ]
         return _Supervisor(launch, jobs, slots, stop, progress or silent).run()

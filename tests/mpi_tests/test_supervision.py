@@ -153,7 +153,7 @@ def test_a_signal_leaves_jobs_time_to_end(url: str, tmp_path: Path) -> None:
     first, again = trials(url)
     assert (first.state.name, first.user_attrs["failure"]) == ("FAIL", "interrupted")
     assert "cost" in first.user_attrs  # its own rank 0 wrote it down
-    assert (again.state.name, again.user_attrs["again"]) == ("WAITING", 0)
+    assert (again.state.name, again.user_attrs["continues"]) == ("WAITING", 0)
 
 
 def test_a_job_that_outlives_the_grace_period_is_killed(url: str, tmp_path: Path) -> None:
