@@ -178,15 +178,18 @@ class AttackObjective(Objective):
         if not self._classifiers:
             self.prepare(world)
         targets = {text: (self._classifiers[text], self._clean[text]) for text in given.train}
-        network, errors, loss = None, np.zeros(len(given.epsilons)), 0.0
-        seen = reported = scored = 0
+        network, seen, loss, steering = None, 0, 0.0, steering_of(report)
+        notes = steering.notes  # of training that goes on
+        reported, scored = notes.get("reported", 0), notes.get("scored", 0)
+        errors = np.array(notes.get("errors", [0.0] * len(given.epsilons)))
         for seen, loss, network in train_attack(
             spec, self.data.train, targets, images=given.images, seed=seed, world=world,
-            placement=given.placement, hint=self.hint(spec, world), steering=steering_of(report),
+            placement=given.placement, hint=self.hint(spec, world), steering=steering,
         ):  # fmt: skip
             if (step := milestone(seen, given.images, given.reports)) > reported:
                 reported, scored = step, seen
                 errors = self._score(network, step, loss, world, report)
+                notes |= {"reported": reported, "scored": scored, "errors": errors.tolist()}
         if network is None:
             raise RuntimeError("a budget of at least one image trains at least once")
         if scored < seen:  # stopped by a command between two reports

@@ -127,24 +127,27 @@ def _creation() -> tuple[Any, Any]:
         .subquery()  # MySQL reads the table it writes only inside a subquery
     )
     number: Any = func.coalesce(select(last.c.number).scalar_subquery(), -1) + 1
+    state: Any = bindparam("begins", type_=TRIALS.c.state.type)
     started: Any = bindparam("started", type_=TRIALS.c.datetime_start.type)
     return lock, insert(TRIALS).values(
-        study_id=study, number=number, state=TrialState.RUNNING, datetime_start=started
+        study_id=study, number=number, state=state, datetime_start=started
     )
 
 
 _CREATION = _creation()
 
 
-def create_trial(connection: Connection, study_id: int) -> FrozenTrial:
-    """Create a running trial; the lock on the study keeps numbers apart."""
+def create_trial(
+    connection: Connection, study_id: int, state: TrialState = TrialState.RUNNING
+) -> FrozenTrial:
+    """Create a trial that runs or waits; the lock on the study keeps numbers apart."""
     lock, statement = _CREATION
     if connection.execute(lock, {"study": study_id}).scalar() is None:
         raise KeyError(f"no study has the id {study_id}")
-    started = now()
-    if connection.dialect.name == "mysql":
+    started = now() if state == TrialState.RUNNING else None
+    if started and connection.dialect.name == "mysql":
         started = started.replace(microsecond=0)  # as Optuna's columns keep it there
-    parameters = {"study": study_id, "started": started}
+    parameters = {"study": study_id, "begins": state, "started": started}
     if connection.dialect.insert_returning:
         returning = statement.returning(TRIALS.c.trial_id, TRIALS.c.number)
         done = connection.execute(returning, parameters).one()
@@ -153,7 +156,7 @@ def create_trial(connection: Connection, study_id: int) -> FrozenTrial:
         found = select(TRIALS.c.trial_id, TRIALS.c.number).where(TRIALS.c.trial_id == made)
         done = connection.execute(found).one()
     return FrozenTrial(
-        number=done.number, trial_id=done.trial_id, state=TrialState.RUNNING, value=None,
+        number=done.number, trial_id=done.trial_id, state=state, value=None,
         datetime_start=local_time(started),
         datetime_complete=None, params={}, distributions={}, user_attrs={}, system_attrs={},
         intermediate_values={},
