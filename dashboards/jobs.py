@@ -1,11 +1,13 @@
-"""Workers and trials as they run."""
+"""Workers and trials as they run, what they printed last, and commands to them."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 import pandas as pd
 
-from dashboards.page import Content, table, tag
+from dashboards.instructions import instruction_form
+from dashboards.page import Content, section, table, tag
 from dashboards.pages import cell
 from dashboards.selection import Selection
 from dashboards.sources import Source
@@ -13,9 +15,10 @@ from study.mailbox import read_commands
 from study.search.frames import points_frame
 from study.search.records import read_attributes
 
-__all__ = ["commands_frame", "jobs_frame", "jobs_page", "workers_frame"]
+__all__ = ["commands_frame", "endings", "jobs_frame", "jobs_page", "workers_frame"]
 
 _RECENT = 40
+_MOST_ENDINGS = 8
 
 
 def jobs_frame(source: Source, now: datetime | None = None) -> pd.DataFrame:
@@ -74,25 +77,65 @@ def commands_frame(source: Source) -> pd.DataFrame:
     return frame.iloc[::-1].head(_RECENT)
 
 
-def jobs_page(s: Selection) -> list[Content]:
-    """Return the page of workers and trials; its script reads it again every few seconds."""
-    parts: list[Content] = []
-    for source in s.sources:
-        jobs = jobs_frame(source)
-        counts = source.trials()["state"].value_counts()
-        facts = [tag("div", tag("b", str(n)), str(state)) for state, n in counts.items()]
-        parts.append(tag("h2", source.name))
-        parts.append(tag("div", *facts, class_="facts") if facts else tag("p", "No trial yet."))
-        workers = workers_frame(jobs)
-        if len(workers):
-            parts.append(_titled("Workers", workers, source.name))
-        if len(jobs):
-            parts.append(_titled("Trials that run, and the latest", jobs, source.name))
-        commands = commands_frame(source)
-        if len(commands):
-            parts.append(_titled("Commands", commands, source.name))
+def endings(source: Source) -> dict[int, Mapping[str, str]]:
+    """Return what the ranks of failed trials printed last: by number, latest first, then by rank or `log`."""
+    trials = source.trials()
+    failed = trials[trials["state"] == "fail"].tail(_MOST_ENDINGS).iloc[::-1]
+    with source.database.reading() as engine:
+        found = read_attributes(engine, failed["trial_id"].tolist(), "tracebacks")
+    said = {n: found.get(i) for i, n in zip(failed["trial_id"], failed["number"], strict=True)}
+    return {int(n): texts for n, texts in said.items() if texts and isinstance(texts, dict)}
+
+
+def jobs_page(s: Selection, token: str = "") -> list[Content]:
+    """Return the page of workers and trials; its script reads it again every few seconds.
+
+    Args:
+        s: what is selected.
+        token: what proves that a command came from this page.
+    """
+    running = [
+        f"{source.key}:{number}"
+        for source in s.sources
+        for number in source.trials().query("state == 'running'")["number"]
+    ]
+    parts = [part for source in s.sources for part in _study(source)]
     said = "Times are this machine's; the page reads itself again every five seconds."
-    return [tag("h1", "Jobs"), tag("p", said, class_="quiet"), tag("div", *parts, id="live")]
+    how = ("A worker looks for commands once a second, and every rank obeys at the same iteration: set changes a "
+           "hyperparameter, stop ends the training and completes the trial, prune ends it as the pruner would.")  # fmt: skip
+    return [
+        tag("h1", f"Jobs: {', '.join(source.name for source in s.sources)}"),
+        tag("p", said, class_="quiet"),
+        section("Command a running trial", instruction_form(running, token), tag("p", how, class_="quiet")),
+        tag("div", *parts, id="live", data_live=""),
+    ]  # fmt: skip
+
+
+def _study(source: Source) -> list[Content]:
+    jobs = jobs_frame(source)
+    counts = source.trials()["state"].value_counts()
+    facts = [tag("div", tag("b", str(n)), str(state)) for state, n in counts.items()]
+    tables = {
+        "Commands and their answers": commands_frame(source),
+        "Workers": workers_frame(jobs),
+        "Trials that run, and the latest": jobs,
+    }
+    return [
+        tag("h2", source.name),
+        tag("div", *facts, class_="facts") if facts else tag("p", "No trial yet."),
+        *[_titled(title, frame, source.name) for title, frame in tables.items() if len(frame)],
+        *_endings(source),
+    ]
+
+
+def _endings(source: Source) -> list[Content]:
+    found = endings(source)
+    parts = [
+        tag("details", tag("summary", f"Trial {number}, {'log' if who == 'log' else f'rank {who}'}"),
+            tag("pre", str(text), tabindex="0"), id=f"{source.key}:{number}:{who}")
+        for number, texts in found.items() for who, text in texts.items()
+    ]  # fmt: skip
+    return [tag("section", tag("h3", "What failed trials printed last"), *parts)] if parts else []
 
 
 def _titled(title: str, frame: pd.DataFrame, study: str) -> Content:
