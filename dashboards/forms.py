@@ -5,8 +5,10 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from dashboards.page import Html, tag
+from dashboards.sources import Source
+from dashboards.view import View
 
-__all__ = ["choice", "field", "form", "tick", "trial_options"]
+__all__ = ["choice", "field", "form", "heading", "kept", "tick", "trial_options"]
 
 
 def form(
@@ -33,6 +35,16 @@ def form(
     return tag(
         "form", *hidden, *controls, send, action=action, method=method, class_="view", **more
     )
+
+
+def heading(title: str, sources: Sequence[Source]) -> Html:
+    """Return a page's heading, which names its studies."""
+    return tag("h1", f"{title}: {', '.join(source.name for source in sources)}")
+
+
+def kept(view: View) -> list[tuple[str, str]]:
+    """Return what every form keeps: the studies."""
+    return [("study", key) for key in view.study]
 
 
 def choice(

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Sequence
-from math import isfinite, isnan
+from math import isfinite, nan
 from typing import Any
 
 import pandas as pd
 from sqlalchemy import Engine
 
-from dashboards.curves import smoothed
+from dashboards.curves import curve_keys, placed, smoothed
 from dashboards.selection import Selection
 from dashboards.sources import Source
 from study.curves import read_points
@@ -86,23 +86,26 @@ def _points(
 ) -> list[_Point]:
     """Return the points of some trials later than `after`, or all of them where that cannot be asked."""
     uids = source.uids(engine, [i for i, _, _ in trials])
-    keys = [*(s.view.key or (source.metric,)), *s.view.right]
-    by_step = s.view.along == "step"
+    along, wanted = s.view.along, [*(s.view.key or (source.metric,)), *s.view.right]
+    keys = curve_keys(wanted, along)
     # An average needs the whole curve; a plain trial's few points have no seconds to ask by.
     if not s.view.smooth and len(uids) == len(trials):
         number = {uids[i]: n for i, n, _ in trials}
         found = read_points(engine, list(number), keys, after=after)
+        where = {(uid, step): y for uid, key, step, y, _ in found if key == along}
         return [
-            (number[u], key, float(step if by_step else at), y, at) for u, key, step, y, at in found
+            (number[uid], key, x, y, at)
+            for uid, key, step, y, at in found
+            if key in wanted
+            for x in [{"step": float(step), "seconds": at}.get(along, where.get((uid, step), nan))]
         ]
     frame = pd.DataFrame(trials, columns=["trial_id", "number", "state"])
     frame["uid"] = frame["trial_id"].map(uids)
     points = points_frame(engine, frame, keys, source.metric).assign(study=source.key)
-    rows = smoothed(points, s.view.smooth)[["number", "key", "step", "value", "seconds"]]
-    return [
-        (n, key, float(step if by_step else at), y, float(step) if isnan(at) else at)
-        for n, key, step, y, at in rows.itertuples(index=False, name=None)
-    ]
+    points = smoothed(placed(points, along), s.view.smooth)
+    points["at"] = points["seconds"].fillna(points["step"].astype(float))
+    rows = points.loc[points["key"].isin(wanted), ["number", "key", "x", "value", "at"]]
+    return list(rows.itertuples(index=False, name=None))
 
 
 def _read(cursor: str) -> dict[str, Any]:

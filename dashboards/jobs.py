@@ -6,11 +6,13 @@ from typing import Any
 
 import pandas as pd
 
+from dashboards.forms import heading
 from dashboards.instructions import instruction_form
 from dashboards.page import Content, section, table, tag
-from dashboards.pages import cell
+from dashboards.rows import cell, takeaway
 from dashboards.selection import Selection
 from dashboards.sources import Source
+from dashboards.view import View
 from study.mailbox import read_commands
 from study.search.frames import points_frame
 from study.search.records import read_attributes
@@ -104,7 +106,7 @@ def jobs_page(s: Selection, token: str = "") -> list[Content]:
     how = ("A worker looks for commands once a second, and every rank obeys at the same iteration: set changes a "
            "hyperparameter, stop ends the training and completes the trial, prune ends it as the pruner would.")  # fmt: skip
     return [
-        tag("h1", f"Jobs: {', '.join(source.name for source in s.sources)}"),
+        heading("Jobs", s.sources),
         tag("p", said, class_="quiet"),
         section("Command a running trial", instruction_form(running, token), tag("p", how, class_="quiet")),
         tag("div", *parts, id="live", data_live=""),
@@ -116,14 +118,18 @@ def _study(source: Source) -> list[Content]:
     counts = source.trials()["state"].value_counts()
     facts = [tag("div", tag("b", str(n)), str(state)) for state, n in counts.items()]
     tables = {
-        "Commands and their answers": commands_frame(source),
-        "Workers": workers_frame(jobs),
-        "Trials that run, and the latest": jobs,
+        "commands": ("Commands and their answers", commands_frame(source)),
+        "workers": ("Workers", workers_frame(jobs)),
+        "jobs": ("Trials that run, and the latest", jobs),
     }
     return [
         tag("h2", source.name),
         tag("div", *facts, class_="facts") if facts else tag("p", "No trial yet."),
-        *[_titled(title, frame, source.name) for title, frame in tables.items() if len(frame)],
+        *[
+            _titled(name, title, frame, source)
+            for name, (title, frame) in tables.items()
+            if len(frame)
+        ],
         *_endings(source),
     ]
 
@@ -138,12 +144,12 @@ def _endings(source: Source) -> list[Content]:
     return [tag("section", tag("h3", "What failed trials printed last"), *parts)] if parts else []
 
 
-def _titled(title: str, frame: pd.DataFrame, study: str) -> Content:
-    """Return a frame under a heading."""
+def _titled(name: str, title: str, frame: pd.DataFrame, source: Source) -> Content:
+    """Return a frame under a heading, with the links that take it away."""
     rows = [[cell(value) for value in row] for row in frame.itertuples(index=False, name=None)]
-    return tag(
-        "section", tag("h3", title), table([str(c) for c in frame], rows, f"{title} of {study}")
-    )
+    shown = table([str(c) for c in frame], rows, f"{title} of {source.name}")
+    query = View(study=(source.key,)).query()
+    return tag("section", tag("h3", title), shown, takeaway(name, query))
 
 
 def _job(row: Any, owner: Any, last: pd.DataFrame, now: datetime) -> dict[str, Any]:

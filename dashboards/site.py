@@ -18,13 +18,15 @@ from flask import Flask, Response, request, send_file, send_from_directory
 from werkzeug.exceptions import Forbidden, NotFound
 
 from dashboards.compare import combine
+from dashboards.comparison import compare_page
 from dashboards.figures import FIGURES, TABLES, python_source
 from dashboards.gallery import gallery_page, read_picture
 from dashboards.increments import increments
 from dashboards.instructions import instruct
 from dashboards.jobs import jobs_page
 from dashboards.page import Content, site_page, tag
-from dashboards.pages import changes_page, compare_page, curves_page, navigation, studies_page
+from dashboards.pages import changes_page, curves_page, navigation, studies_page
+from dashboards.pdf import chart_pdf
 from dashboards.selection import Selection
 from dashboards.sources import Away, Sources
 from dashboards.view import View, parse_view
@@ -53,8 +55,6 @@ def _curve_keys(s: Selection) -> list[str]:
 _PAGES: Mapping[str, tuple[str, Callable[[Selection], Sequence[Content]]]] = {
     "/compare": ("Compare", lambda s: compare_page(s, _sample(s))),
     "/curves": ("Curves", lambda s: curves_page(s, _curve_keys(s))),
-    "/gallery": ("Gallery", gallery_page),
-    "/changes": ("What changed", changes_page),
 }
 
 
@@ -71,9 +71,12 @@ def make_site(sources: Sources, folder: str | None = None) -> Flask:
         site.add_url_rule(path, path, partial(answers.page, title, content))
     others: Mapping[str, Callable[..., Response | str]] = {
         "/": answers.studies,
+        "/gallery": partial(answers.page, "Gallery", partial(gallery_page, folder=folder)),
+        "/changes": partial(answers.page, "What changed", partial(changes_page, folder=folder)),
         "/jobs": partial(answers.page, "Jobs", partial(jobs_page, token=answers.token)),
         "/figure/<name>.json": answers.figure,
         "/figure/<name>.py": answers.program,
+        "/figure/<name>.pdf": answers.pdf,
         "/table/<name>.<form>": answers.table,
         "/increments": answers.increments,
         "/picture/<int:number>/<artifact>": answers.picture,
@@ -125,7 +128,13 @@ class _Answers:
         text = python_source(_known(FIGURES, name)(self.select()), name)
         return Response(text, mimetype="text/x-python")
 
+    def pdf(self, name: str) -> Response:
+        content = chart_pdf(_known(FIGURES, name)(self.select()))
+        return Response(content, mimetype="application/pdf")
+
     def table(self, name: str, form: str) -> Response:
+        if name == "studies":
+            return _download(self.sources.studies(), name, form)
         return _download(_known(TABLES, name)(self.select()), name, form)
 
     def increments(self) -> Response:
@@ -175,7 +184,10 @@ def _known(registry: Mapping[str, _Maker], name: str) -> _Maker:
 
 def _refusal(sentence: str, status: int) -> Response:
     """Answer in one sentence: to scripts as JSON, to people as a page."""
-    if request.path.startswith(("/figure/", "/increments", "/commands")):
+    if (
+        request.path.startswith(("/figure/", "/increments", "/commands"))
+        and request.path[-4:] != ".pdf"
+    ):
         return Response(json.dumps({"error": sentence}), status, mimetype="application/json")
     content = [tag("h1", "This cannot be shown"), tag("p", sentence)]
     return Response(site_page("Refused", navigation("", View(), "/dashboard"), *content), status)

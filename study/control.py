@@ -1,15 +1,12 @@
 """`jigsaw control`: commands to a trial while it runs, and what became of them."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import click
 
 from study.options import form_option, objective_of, read_pair, storage_option, study_argument
 from study.steering import Command, Verb, check_values
-
-if TYPE_CHECKING:
-    from optuna.study import Study
 
 __all__ = ["control", "give"]
 
@@ -64,7 +61,7 @@ def _refuse_rest(values: tuple[str, ...], *moments: object) -> None:
 
 
 def give(
-    study: "Study",
+    study: Any,
     trial: int,
     verb: Verb,
     values: Sequence[str],
