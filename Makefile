@@ -21,7 +21,8 @@ demo: $(VENV)/.demo  ## tune an attack network on real images, end to end (QUICK
 	@PATH="$(CURDIR)/$(RUN):$$PATH" $(RUN)/jigsaw demo $(if $(QUICK),--quick)
 
 test: check      ## every test that takes seconds
-	$(RUN)/python -m pytest -m "not slow and not gpu"
+	$(RUN)/python -m pytest -m "not slow and not gpu" --ignore tests/mpi_tests --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(RUN)/python -m pytest -m "not slow and not gpu" tests/mpi_tests
 
 test-slow: $(VENV)/.test  ## the tests that take minutes
 	$(RUN)/python -m pytest -m "slow and not gpu" --timeout 1800

@@ -65,7 +65,7 @@ def overheads(study: Study) -> list[float]:
 def launch_overhead(url: str) -> float:
     """Return the median seconds per trial that is a job of its own."""
     new_study(url, "launch", "Reporting")
-    supervise(Launch(url, "launch", TRIALS, ranks=2))
+    supervise(Launch(url, "launch", TRIALS, ranks=2, spares=True))
     return statistics.median(overheads(load_study(url, "launch")))
 
 

@@ -1,12 +1,13 @@
 """Commands to running trials as the Jobs page sends them, read and refused as `jigsaw control` does."""
 
 from collections.abc import Iterable, Mapping
+from inspect import cleandoc
 from typing import Any, get_args
 
 import click
 
 from dashboards.forms import choice, field, form
-from dashboards.page import Html
+from dashboards.page import Html, tag
 from dashboards.sources import Sources
 from study.control import control, give
 from study.errors import UsageError
@@ -68,7 +69,12 @@ def instruction_form(trials: Iterable[str], token: str) -> Html:
         field("at_iteration", "At iteration", "", "at once", inputmode="numeric"),
         field("at_epoch", "At epoch", "", "at once", inputmode="decimal"),
     ]
-    return form("/commands", controls, method="post", button="Send", data_token=token)
+    said = tag("pre", cleandoc(control.help or "").replace("\b", "").strip(), tabindex="0")
+    return tag(
+        "div",
+        form("/commands", controls, method="post", button="Send", data_token=token),
+        tag("details", tag("summary", "What each command does, and the same from a shell"), said),
+    )
 
 
 def _read(given: Mapping[str, Any]) -> dict[str, Any]:

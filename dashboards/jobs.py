@@ -103,12 +103,10 @@ def jobs_page(s: Selection, token: str = "") -> list[Content]:
     ]
     parts = [part for source in s.sources for part in _study(source)]
     said = "Times are this machine's; the page reads itself again every five seconds."
-    how = ("A worker looks for commands once a second, and every rank obeys at the same iteration: set changes a "
-           "hyperparameter, stop ends the training and completes the trial, prune ends it as the pruner would.")  # fmt: skip
     return [
         heading("Jobs", s.sources),
         tag("p", said, class_="quiet"),
-        section("Command a running trial", instruction_form(running, token), tag("p", how, class_="quiet")),
+        section("Command a running trial", instruction_form(running, token)),
         tag("div", *parts, id="live", data_live=""),
     ]  # fmt: skip
 

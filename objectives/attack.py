@@ -178,17 +178,20 @@ class AttackObjective(Objective):
         if not self._classifiers:
             self.prepare(world)
         targets = {text: (self._classifiers[text], self._clean[text]) for text in given.train}
-        network, errors = None, np.zeros(len(given.epsilons))
-        seen = reported = scored = 0
+        network, seen, steering = None, 0, steering_of(report)
+        notes = steering.notes  # of training that goes on
+        reported, scored = notes.get("reported", 0), notes.get("scored", 0)
+        errors = np.array(notes.get("errors", [0.0] * len(given.epsilons)))
         logs: dict[str, float] = {}
         for seen, loss, network in train_attack(
             spec, self.data.train, targets, images=given.images, seed=seed, world=world,
-            placement=given.placement, hint=self.hint(spec, world), steering=steering_of(report),
+            placement=given.placement, hint=self.hint(spec, world), steering=steering,
         ):  # fmt: skip
             logs = {"loss": loss, **place(seen, spec.batch.size, len(self.data.train.labels))}
             if (step := milestone(seen, given.images, given.reports)) > reported:
                 reported, scored = step, seen
                 errors = self._score(network, step, logs, world, report)
+                notes |= {"reported": reported, "scored": scored, "errors": errors.tolist()}
         if network is None:
             raise RuntimeError("a budget of at least one image trains at least once")
         if scored < seen:  # stopped by a command between two reports

@@ -180,15 +180,19 @@ class ClassifierObjective(Objective):
 
     def evaluate(self, spec: ClassifierSpec, world: World, report: Report) -> Result:
         """Train, reporting the accuracy on the tune images; return the last."""
-        given, accuracy, reported, scored = self._settings, 0.0, 0, 0
+        given, steering, seen = self._settings, steering_of(report), 0
+        notes = steering.notes  # of training that goes on
+        reported, scored = notes.get("reported", 0), notes.get("scored", 0)
+        accuracy = notes.get("accuracy", 0.0)
         count = len(self._data.train.labels)
         for seen, classifier in train_classifier(
-            spec, self._data, given.images, given.seed, world, steering_of(report)
+            spec, self._data, given.images, given.seed, world, steering
         ):
             if (step := milestone(seen, given.images, given.reports)) > reported:
                 reported, scored = step, seen
                 logs = place(seen, spec.batch, count)
                 accuracy = self._score(step, classifier, logs, world, report)
+                notes |= {"reported": reported, "scored": scored, "accuracy": accuracy}
         if scored < seen:  # stopped by a command between two reports
             logs = place(seen, spec.batch, count)
             accuracy = self._score(seen, classifier, logs, world, report)

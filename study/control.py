@@ -37,6 +37,7 @@ def control(
     \b
     jigsaw control my-study 7                             what was asked, and the answers
     jigsaw control my-study 7 set lr=1e-4                 the rate that the schedule scales
+    jigsaw control my-study 7 snapshot --at-epoch 3       keep it as it is; answered with place and size
     jigsaw control my-study 7 stop --at-iteration 500     train no further, and complete
     jigsaw control my-study 7 prune                       end it as the pruner would
 
@@ -57,7 +58,8 @@ def control(
 
 def _refuse_rest(values: tuple[str, ...], *moments: object) -> None:
     if values or any(moment is not None for moment in moments):
-        raise click.UsageError("--at-iteration and --at-epoch belong to set, stop or prune")
+        verbs = ", ".join(get_args(Verb))
+        raise click.UsageError(f"--at-iteration and --at-epoch belong to one of {verbs}")
 
 
 def give(
@@ -85,7 +87,8 @@ def give(
     from study.search.trials import send
 
     if (verb == "set") != bool(values):
-        raise click.UsageError("set takes NAME=VALUE, such as lr=1e-4; stop and prune take none")
+        others = ", ".join(name for name in get_args(Verb) if name != "set")
+        raise click.UsageError(f"set takes NAME=VALUE, such as lr=1e-4; {others} take none")
     if at_iteration is not None and at_epoch is not None:
         raise click.UsageError("--at-iteration and --at-epoch: say one of them")
     given = dict(map(read_pair, values))

@@ -57,16 +57,26 @@ class CurveWriter:
         self._done: set[tuple[str, int]] = set()
         self._started = self._written = time.monotonic()
 
-    def add(self, step: int, logs: Mapping[str, float]) -> None:
+    def shift(self, seconds: float) -> None:
+        """Count from so many seconds before now: what this trial goes on from took them."""
+        self._started = time.monotonic() - seconds
+
+    def add(self, step: int, logs: Mapping[str, float], seconds: float | None = None) -> None:
         """Remember the numbers of one step; a key reported twice at a step keeps its first value.
+
+        Args:
+            step: of the report.
+            logs: its numbers, by key.
+            seconds: since the trial's start; None: until now.
 
         Raises:
             UsageError: a key is longer than its column.
         """
         now = time.monotonic()
+        seconds = now - self._started if seconds is None else seconds
         for key, value in logs.items():
             if (key, step) not in self._done:
-                row = _row(self._uid, key, step, value, now - self._started)
+                row = _row(self._uid, key, step, value, seconds)
                 self._rows.setdefault((key, step), row)
         if now - self._written >= self._every:
             self.flush()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from optuna.storages._rdb.models import (
@@ -95,12 +96,20 @@ def _upsert(dialect: str, table: Table, names: Sequence[str], source: Any) -> An
     upsert: Any = sqlite.insert if dialect == "sqlite" else postgresql.insert
     statement: Any = upsert(table).from_select(["trial_id", *names], rows)
     return statement.on_conflict_do_update(
-        index_elements=["trial_id", names[0]], set_={n: statement.excluded[n] for n in replaced}
+        index_elements=["trial_id", names[0]], set_={n: _excluded(table)[n] for n in replaced}
     )
 
 
-def create_trial(connection: Connection, study_id: int) -> FrozenTrial:
-    """Create a running trial; the lock on the study keeps numbers apart."""
+@lru_cache
+def _excluded(table: Table) -> Any:
+    # What the statement's own `excluded` is, which is made anew for every statement.
+    return table.alias("excluded").columns
+
+
+def create_trial(
+    connection: Connection, study_id: int, state: TrialState = TrialState.RUNNING
+) -> FrozenTrial:
+    """Create a trial that runs or waits; the lock on the study keeps numbers apart."""
     lock = select(StudyModel.study_id).where(StudyModel.study_id == study_id).with_for_update()
     if connection.execute(lock).scalar() is None:
         raise KeyError(f"no study has the id {study_id}")
@@ -112,11 +121,11 @@ def create_trial(connection: Connection, study_id: int) -> FrozenTrial:
         .subquery()  # MySQL reads the table it writes only inside a subquery
     )
     number = func.coalesce(select(last.c.number).scalar_subquery(), -1) + 1
-    started = now()
-    if connection.dialect.name == "mysql":
+    started = now() if state == TrialState.RUNNING else None
+    if started and connection.dialect.name == "mysql":
         started = started.replace(microsecond=0)  # as Optuna's columns keep it there
     statement = insert(TRIALS).values(
-        study_id=study_id, number=number, state=TrialState.RUNNING, datetime_start=started
+        study_id=study_id, number=number, state=state, datetime_start=started
     )
     if connection.dialect.insert_returning:
         done = connection.execute(statement.returning(TRIALS.c.trial_id, TRIALS.c.number)).one()
@@ -125,7 +134,7 @@ def create_trial(connection: Connection, study_id: int) -> FrozenTrial:
         found = select(TRIALS.c.trial_id, TRIALS.c.number).where(TRIALS.c.trial_id == made)
         done = connection.execute(found).one()
     return FrozenTrial(
-        number=done.number, trial_id=done.trial_id, state=TrialState.RUNNING, value=None,
+        number=done.number, trial_id=done.trial_id, state=state, value=None,
         datetime_start=local_time(started),
         datetime_complete=None, params={}, distributions={}, user_attrs={}, system_attrs={},
         intermediate_values={},
