@@ -54,9 +54,13 @@ __all__ = ["launch", "places"]
     help="Give up after so many failed trials in a row.",
 )  # fmt: skip
 @keeping_options
+@click.option(
+    "--spares/--no-spares", default=True, show_default=True,
+    help="Load each worker's next job while one runs: it takes memory, and trials begin sooner.",
+)  # fmt: skip
 def launch(
-    study: str, storage: str, n_trials: int, workers: int, ranks: int, hosts: str | None,
-    timeout: float | None, stall: float, grace: float, max_failures: int, keeping: Keeping,
+    study: str, storage: str, n_trials: int, workers: int, ranks: int, hosts: str | None, timeout: float | None,
+    stall: float, grace: float, max_failures: int, keeping: Keeping, spares: bool,
 ) -> int:  # fmt: skip
     """Run trials of STUDY, each as an MPI job of its own, and look after the jobs.
 
@@ -72,7 +76,7 @@ def launch(
         )
     where = places(workers, tuple(filter(None, (hosts or "").split(","))))
     plan = Launch(
-        storage, study, n_trials, where, ranks, timeout, stall, grace, max_failures, keeping
+        storage, study, n_trials, where, ranks, timeout, stall, grace, max_failures, keeping, spares
     )  # fmt: skip
     last: dict[str, Any] = {}
 

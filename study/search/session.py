@@ -156,6 +156,10 @@ class Session:
             trial.set_user_attr("spec", spec.decode())
             return self._job(spec, extra if prepared else None)
 
+    def disconnect(self) -> None:
+        """Hold no connection to the database until it is asked again."""
+        self.storage.engine.dispose()
+
     def take(self, number: int) -> None:
         """Take over a running trial that another process asked for and still answers for.
 
