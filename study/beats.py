@@ -85,6 +85,10 @@ class Watch:
         self._least = -2
         self._since = now
 
+    def restart(self, now: float) -> None:
+        """Count silence from now on."""
+        self._since = now
+
     def stalled(self, beats: Sequence[Beat | None], now: float) -> str | None:
         """Return which ranks made no progress, and where they are; None while all is well.
 

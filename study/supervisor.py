@@ -19,6 +19,7 @@ from study.errors import JigsawError, TrialInterrupted, UsageError
 from study.exits import last_line
 from study.launchers import Launcher, Place
 from study.objective import Objective
+from study.snapshots import Keeping
 from study.trial import INTERRUPTED, Job
 from study.worker import Progress, silent
 
@@ -45,6 +46,8 @@ class Launch:
         stall: seconds without progress of all ranks after which a job is killed; > 0.
         grace: seconds that jobs have to end when the launch is stopped; >= 0.
         max_failures: failed trials in a row after which the launch gives up; >= 1.
+        keeping: how snapshots of trials are kept.
+        spares: whether each place loads its next job while one runs, unless trials choose their ranks.
     """
 
     storage: str
@@ -56,6 +59,8 @@ class Launch:
     stall: float = 600.0
     grace: float = 10.0
     max_failures: int = 5
+    keeping: Keeping = field(default_factory=Keeping)
+    spares: bool = False
 
 
 @dataclass
@@ -73,7 +78,9 @@ class Tally:
     def add(self, state: str) -> None:
         """Count one more."""
         self.states[state] = self.states.get(state, 0) + 1
-        self.failures_in_a_row = 0 if state in _DONE else self.failures_in_a_row + 1
+        # An interrupted trial says nothing about those that fail.
+        if state != INTERRUPTED:
+            self.failures_in_a_row = 0 if state in _DONE else self.failures_in_a_row + 1
 
 
 def supervise(
@@ -95,7 +102,7 @@ def supervise(
     """
     from study.search.session import Session, open_session
 
-    first = open_session(launch.storage, launch.study, {})
+    first = open_session(launch.storage, launch.study, {}, launch.keeping)
     # Other machines see the working directory, if anything of this one.
     shared = Path.cwd() if any(place.hosts for place in launch.places) else None
     with TemporaryDirectory(prefix="jigsaw-", dir=shared) as folder, _stop_signals() as stop:
@@ -103,7 +110,7 @@ def supervise(
         if type(first.objective).prepare is not Objective.prepare:
             _prepare(jobs, launch, stop)
         slots = [
-            _Slot(Session(first.study, first.conditions, first.objective), place)
+            _Slot(Session(first.study, first.conditions, first.objective, launch.keeping), place)
             for place in launch.places
         ]
         return _Supervisor(launch, jobs, slots, stop, progress or silent).run()
@@ -152,6 +159,7 @@ class _Slot:
     place: Place
     job: Job | None = None
     attempt: Attempt | None = None
+    spare: Attempt | None = None
 
 
 class _Supervisor:
@@ -181,9 +189,8 @@ class _Supervisor:
         finally:
             # Reached with jobs left when the database stayed away: a trial that cannot be settled now is
             # settled by whoever joins next, because this process is gone then.
-            for slot in self._busy():
-                if slot.attempt is not None:
-                    slot.attempt.running.kill()
+            for attempt in [a for slot in self._slots for a in (slot.attempt, slot.spare) if a]:
+                attempt.running.kill()
             for slot in self._busy():
                 with suppress(Exception):
                     slot.session.settle("its supervisor could not go on")
@@ -192,13 +199,14 @@ class _Supervisor:
     def _busy(self) -> list[_Slot]:
         return [slot for slot in self._slots if slot.job is not None]
 
-    def _wanted(self) -> bool:
+    def _wanted(self, loaded: int = 0) -> bool:
+        """Tell whether to begin a trial more than those that run, and those that jobs are loaded for."""
         late = self._launch.timeout is not None and (
             time.monotonic() - self._started >= self._launch.timeout
         )
         hopeless = self._tally.failures_in_a_row >= self._launch.max_failures
         return not (late or hopeless) and (
-            self._tally.done + len(self._busy()) < self._launch.n_trials
+            self._tally.done + len(self._busy()) + loaded < self._launch.n_trials
         )
 
     def _turn(self) -> None:
@@ -207,6 +215,7 @@ class _Supervisor:
                 self._settle(slot)
             if slot.job is None and self._wanted() and not self._stop:
                 self._begin(slot)
+            self._load(slot)
         self._slots[0].session.settle_stale()
 
     def _begin(self, slot: _Slot) -> None:
@@ -218,7 +227,27 @@ class _Supervisor:
             slot.job = None
             raise UsageError(f"trial {job.number}: ranks is {ranks!r}; allowed: 1, 2, ...")
         if not self._stop:
-            slot.attempt = self._jobs.start(ranks, slot.place, job.number)
+            slot.attempt = self._start(slot, ranks, job.number)
+
+    def _start(self, slot: _Slot, ranks: int, number: int) -> Attempt:
+        spare, slot.spare = slot.spare, None
+        if spare is None:
+            return self._jobs.start(ranks, slot.place, number)
+        if spare.ranks != ranks or spare.running.poll() is not None:
+            spare.running.kill()
+            return self._jobs.start(ranks, slot.place, number)
+        spare.hand_over(number)
+        return spare
+
+    def _load(self, slot: _Slot) -> None:
+        """Have a slot's next job load, as soon as the one that runs has loaded itself."""
+        if not self._launch.spares or slot.spare is not None or self._stop:
+            return
+        chosen = slot.job is None or slot.job.ranks is not None
+        if chosen or slot.attempt is None or not slot.attempt.ready:
+            return
+        if self._wanted(sum(other.spare is not None for other in self._slots)):
+            slot.spare = self._jobs.spare(slot.attempt.ranks, slot.place)
 
     def _settle(self, slot: _Slot, reason: str = "") -> None:
         """Learn how a slot's trial ended; one that did not fails, for `reason` or for its job's."""

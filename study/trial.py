@@ -3,15 +3,18 @@
 import gc
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
+import numpy as np
+
 from study.errors import TrialFailed, TrialInterrupted, TrialPruned, TrialStopped
 from study.objective import Objective, Result, decode, digest
 from study.provenance import Clock
-from study.steering import Answers, Steering
+from study.snapshots import Keeper, Snapshot
+from study.steering import Answers, Command, Steering
 from study.world import World
 
 __all__ = ["INTERRUPTED", "Ending", "Job", "Outcome", "Record", "run_trial"]
@@ -30,12 +33,14 @@ class Job:
         spec: the spec as JSON bytes.
         digest: sha256 of these bytes, checked by every rank.
         ranks: how many ranks it asks for by its parameter `ranks`; None when it does not.
+        resumed: what it goes on from; None at its start.
     """
 
     number: int
     spec: bytes
     digest: str
     ranks: int | None = None
+    resumed: Snapshot | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,7 @@ def run_trial(
     world: World,
     record: Record | None,
     answers: Answers | None = None,
+    keeper: Keeper | None = None,
 ) -> Outcome:
     """Evaluate a trial on every rank of the world; never raises for what happens inside the trial.
 
@@ -83,10 +89,13 @@ def run_trial(
         world: the ranks.
         record: rank 0's `(step, value, logs) -> prune?`; None on the others.
         answers: rank 0's hold on live commands; None on the others, and where there are none.
+        keeper: rank 0's hold on the trial's snapshots; None on the others, and where none are kept.
     """
     clock = Clock.start()
-    reporter = _Reporter(world, record, Steering(objective.settable, answers))
+    steering = Steering(objective.settable, answers, keeper, job.resumed, patient=True)
+    reporter = _Reporter(world, record, steering)
     outcome = _evaluate(job, objective, world, reporter)
+    world.patient = False
     spent = world.settle(clock.spent())
     gc.collect()  # a failed trial's traceback holds its computational graph
     total = {"cpu_seconds": round(sum(s["cpu_seconds"] for s in spent), 3), "ranks": world.size}
@@ -153,22 +162,29 @@ class _Reporter:
     def __init__(self, world: World, record: Record | None, steering: Steering) -> None:
         self.steering = steering
         self.speaks = record is not None
-        self.last: float | None = None
+        values = [value for _, value, *_ in steering.reports if value is not None]
+        self.last: float | None = values[-1] if values else None
         self._world = world
         self._record = record
 
     def __call__(
         self, step: int, value: float | None = None, logs: Mapping[str, float] | None = None
     ) -> None:
-        heard = None
+        # Every rank but 0 brings zeros, so that the sum is what rank 0 says; it rides on the status word.
+        said = np.zeros(4)
+        news: Sequence[Command] = ()
         if self._record is not None:
             prune = self._record(step, value, logs or {})
-            heard = (prune, value, self.steering.poll())
-        # Every rank but 0 passes None, and hears what rank 0 says.
-        prune, value, news = cast(tuple[bool, float | None, Any], self._world.bcast(heard))
+            news = self.steering.poll()
+            said[:] = prune, value is not None, 0.0 if value is None else value, bool(news)
+        prune, valued, number, commanded = self._world.sum(said, "report").tolist()
+        value = number if valued else None
         if prune:
             raise TrialPruned(f"pruned at step {step}")
+        news = self._world.bcast(news) if commanded else ()
         self.last = self.last if value is None else value
+        told = logs if logs and self.speaks else {}
+        self.steering.heard(step, value, told)
         self.steering.hear(news, step, valued=self.last is not None)
 
 
