@@ -21,7 +21,7 @@ from study.space import Domain
 from study.steering import Steering
 from study.world import World
 
-__all__ = ["RATE", "Batch", "Recipe", "fit", "milestone", "share"]
+__all__ = ["RATE", "Batch", "Recipe", "fit", "milestone", "place", "share"]
 
 # What a command may set while anything trains: the rate that the schedule scales.
 RATE = Domain("lr", low=1e-6, high=10.0, log=True)
@@ -79,6 +79,17 @@ def milestone(seen: int, images: int, reports: int) -> int:
     """
     # Point k lies at images * k // reports; this is the largest k whose point is not beyond `seen`.
     return images * min(((seen + 1) * reports - 1) // images, reports) // reports
+
+
+def place(seen: int, batch: int, count: int) -> dict[str, float]:
+    """Return where a training is, as curve keys: its `iteration` (updates) and `epoch` (passes over the data).
+
+    Args:
+        seen: images seen so far.
+        batch: images per update.
+        count: images in the data set.
+    """
+    return {"iteration": seen / batch, "epoch": seen / count}
 
 
 def fit(

@@ -120,7 +120,11 @@ def test_every_family_of_classifiers_gives_its_hints(name: str, text: str) -> No
 
 def test_images_are_resized_for_a_hint_that_takes_one_size(real_data: Path) -> None:
     path = real_data / "weights" / "cifar10_robust_small_linf8.npz"
-    check_equal_in_float64({"name": "unet", "mode": "scaled"}, "multiscale", f"npz:{path}")
+    network = make({"name": "unet", "mode": "scaled"}, hint=hint_of("multiscale", f"npz:{path}"))
+    # An export compares itself with the network in float64; here, in the network's own precision.
+    converted, x = convert(network), images(3, (9, 17))
+    apart = np.abs(converted(torch.from_numpy(x), 8).numpy() - attacked(network, x, np.full(4, 8)))
+    assert (apart > 1e-4).mean() <= 0.02
 
 
 @pytest.mark.parametrize("provider", ["chainer", "torch"])
