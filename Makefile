@@ -13,7 +13,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 PIP     = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
           $(RUN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-slow check format check-gpu train-attack release-attack clean
+.PHONY: help demo test test-slow check format screenshots check-gpu train-attack release-attack clean
 help:            ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/:/' | column -t -s ':'
 
@@ -37,6 +37,9 @@ check: $(VENV)/.test  ## format, lint, types, import walls, documents
 format: $(VENV)/.test  ## rewrite the sources as `check` wants them
 	$(RUN)/ruff format .
 	$(RUN)/ruff check --fix .
+
+screenshots: $(VENV)/.test  ## pictures of the dashboards for the documents, after make demo
+	$(RUN)/python -m tests.dashboards_tests.screenshots
 
 check-gpu: $(VENV)/.test  ## the tests that need a CUDA device
 	$(RUN)/python -m pytest -m gpu
