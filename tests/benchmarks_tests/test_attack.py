@@ -195,6 +195,8 @@ class TestBench:
                 path if path.is_absolute() else shelf / path))  # fmt: skip
         bench_attack.main()
         bench_attack_speed.main()
+        text = (workshop / "results" / f"{bench_attack_speed.NAME}.md").read_text()
+        assert "- command: make bench-attack-speed\n" in text
         release_attack.main()
         _, card = load_package(shelf / "cifar10")
         assert {row["attack"] for row in card.errors} == {"cifar10", "mi-fgsm", "noop", "random"}
