@@ -133,6 +133,13 @@ class TestTraining:
         train_attack.main(["specialists"])
         assert load_package(folder / "eps04-2")[1].record["conditions"]["images"] == 16
 
+    def test_what_a_stopped_beginning_cost_counts(self, workshop, monkeypatch) -> None:
+        ticks = iter([(30.0, 3.0), (110.0, 11.0)])
+        monkeypatch.setattr(train_attack, "_clocks", lambda: next(ticks))
+        place = workshop / "runs" / "release" / "a-1"
+        assert train_attack._spent(place, (10.0, 1.0)) == [20.0, 2.0]
+        assert train_attack._spent(place, (100.0, 10.0)) == [30.0, 3.0]
+
     def test_a_part_that_is_unknown_is_one_sentence(self) -> None:
         with pytest.raises(UsageError) as raised:
             train_attack.main(["factorials"])
