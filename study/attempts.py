@@ -7,6 +7,7 @@ from pathlib import Path
 from study.beats import Watch, read_beats
 from study.exits import explain_exit
 from study.launchers import Alone, Launcher, Mpiexec, Place, Running
+from study.world import RANKS
 
 __all__ = ["Attempt", "Jobs", "launcher_for"]
 
@@ -33,10 +34,19 @@ class Attempt:
         """Tell whether it ended, or was ended because it made no progress."""
         if self.running.poll() is not None:
             return True
-        stalled = self.watch.stalled(read_beats(self.folder, self.ranks), time.monotonic())
+        beats = read_beats(self.folder, self.ranks)
+        if self.waiting:
+            self.watch.wait(time.monotonic())
+        stalled = self.watch.stalled(beats, time.monotonic())
         if stalled is not None:
             self.kill(stalled)
         return stalled is not None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it waits for its turn: no rank has begun."""
+        began = any(beat is not None for beat in read_beats(self.folder, self.ranks))
+        return not began and self.running.waiting()
 
     def kill(self, reason: str) -> None:
         """End it at once."""
@@ -76,7 +86,7 @@ class Jobs:
         # Ranks that wait give up long after the supervisor has: it knows for whom they wait.
         arguments = [self.study, *map(str, number), "--hang-timeout", str(2 * self.stall)]
         # Not among the arguments, which everybody on this machine can read: it may hold a password.
-        environment = {"OPTUNA_STORAGE": self.storage}
+        environment = {"OPTUNA_STORAGE": self.storage, RANKS: str(ranks)}
         running = launcher.start(arguments, ranks, place, environment, folder)
         return Attempt(running, folder, ranks, Watch(self.stall, time.monotonic()))
 

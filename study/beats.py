@@ -85,6 +85,10 @@ class Watch:
         self._least = -2
         self._since = now
 
+    def wait(self, now: float) -> None:
+        """Begin to count from now: until now nobody could have made progress."""
+        self._since = now
+
     def stalled(self, beats: Sequence[Beat | None], now: float) -> str | None:
         """Return which ranks made no progress, and where they are; None while all is well.
 

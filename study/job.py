@@ -15,7 +15,7 @@ from study.launch import launch
 from study.options import hang_option, storage_option, study_argument
 from study.trial import run_trial
 from study.worker import facts_of, finish, join, record_with
-from study.world import World, mpi_world
+from study.world import World, expect_ranks, mpi_world
 
 if TYPE_CHECKING:
     from study.search.session import Session
@@ -69,7 +69,9 @@ def run_job(world: World, storage: str, study: str, number: int | None) -> None:
 @hang_option
 def job(study: str, number: int | None, storage: str, hang_timeout: float) -> None:
     """Run trial NUMBER of STUDY on the ranks of this job, or only prepare for any."""
-    run_job(mpi_world(hang_timeout), storage, study, number)
+    world = mpi_world(hang_timeout)
+    expect_ranks(world)
+    run_job(world, storage, study, number)
 
 
 if __name__ == "__main__":

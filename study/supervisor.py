@@ -45,6 +45,9 @@ class Launch:
         stall: seconds without progress of all ranks after which a job is killed; > 0.
         grace: seconds that jobs have to end when the launch is stopped; >= 0.
         max_failures: failed trials in a row after which the launch gives up; >= 1.
+        folder: where jobs have their folders, which all machines see; None means this machine's temporary folder.
+        name: what this launch has in common with those that go on in its place; empty where none will.
+        again: whether it goes on in the place of one that was ended.
     """
 
     storage: str
@@ -56,6 +59,9 @@ class Launch:
     stall: float = 600.0
     grace: float = 10.0
     max_failures: int = 5
+    folder: Path | None = None
+    name: str = ""
+    again: bool = False
 
 
 @dataclass
@@ -73,7 +79,9 @@ class Tally:
     def add(self, state: str) -> None:
         """Count one more."""
         self.states[state] = self.states.get(state, 0) + 1
-        self.failures_in_a_row = 0 if state in _DONE else self.failures_in_a_row + 1
+        # An interrupted trial says nothing about those that fail.
+        if state != INTERRUPTED:
+            self.failures_in_a_row = 0 if state in _DONE else self.failures_in_a_row + 1
 
 
 def supervise(
@@ -96,9 +104,7 @@ def supervise(
     from study.search.session import Session, open_session
 
     first = open_session(launch.storage, launch.study, {})
-    # Other machines see the working directory, if anything of this one.
-    shared = Path.cwd() if any(place.hosts for place in launch.places) else None
-    with TemporaryDirectory(prefix="jigsaw-", dir=shared) as folder, _stop_signals() as stop:
+    with TemporaryDirectory(prefix="jigsaw-", dir=launch.folder) as folder, _stop_signals() as stop:
         jobs = Jobs(launch.study, launch.storage, launch.stall, Path(folder), launcher)
         if type(first.objective).prepare is not Objective.prepare:
             _prepare(jobs, launch, stop)
@@ -168,11 +174,15 @@ class _Supervisor:
         self._slots = slots
         self._stop = stop
         self._progress = progress
+        self._named = {"launch": launch.name} if launch.name else {}
         self._tally = Tally()
         self._started = time.monotonic()
 
     def run(self) -> Tally:
         try:
+            if self._launch.again:
+                for state in self._slots[0].session.go_on(self._launch.name):
+                    self._tally.add(state)
             while self._wanted() or self._busy():
                 self._turn()
                 if self._stop:
@@ -205,12 +215,14 @@ class _Supervisor:
         for slot in self._slots:
             if slot.attempt is not None and slot.attempt.over():
                 self._settle(slot)
+            elif slot.attempt is not None and slot.attempt.waiting:
+                slot.session.beat()
             if slot.job is None and self._wanted() and not self._stop:
                 self._begin(slot)
         self._slots[0].session.settle_stale()
 
     def _begin(self, slot: _Slot) -> None:
-        slot.job = job = slot.session.ask({}, self._launch.stall, prepared=False)
+        slot.job = job = slot.session.ask(self._named, self._launch.stall, prepared=False)
         ranks = self._launch.ranks if job.ranks is None else job.ranks
         self._progress("trial", {"number": job.number, "ranks": ranks})
         if not isinstance(ranks, int) or ranks < 1:

@@ -24,7 +24,9 @@ from numpy.typing import NDArray
 from study.beats import beat_writer
 from study.errors import TrialFailed, TrialInterrupted, UsageError
 
-__all__ = ["GuardedComm", "World", "launched_by_mpi", "mpi_library", "mpi_world"]
+__all__ = [
+    "RANKS", "GuardedComm", "World", "expect_ranks", "launched_by_mpi", "mpi_library", "mpi_world",
+]  # fmt: skip
 
 T = TypeVar("T")
 # Floats that ride along with a status word: sums over 512 channels of two kinds, and a count.
@@ -33,6 +35,8 @@ _NOTHING = np.empty(0)
 # A rank's traceback, and what it says to the user if that is all there is to say.
 _Failure = tuple[str, str | None]
 
+# How many ranks whoever starts a job has asked for.
+RANKS = "JIGSAW_RANKS"
 # Set by Hydra (MPICH, Intel MPI), Slurm's PMI2 and PMIx, and Open MPI for every rank they start.
 _LAUNCHERS = ("PMI_RANK", "PMI_FD", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
 
@@ -50,6 +54,20 @@ _POINT_TO_POINT = frozenset(
 def launched_by_mpi() -> bool:
     """Whether an MPI launcher (`mpiexec`, `srun`) started this process."""
     return any(name in os.environ for name in _LAUNCHERS)
+
+
+def expect_ranks(world: "World") -> None:
+    """See that the ranks of a job found each other: those of another MPI than their launcher's are alone each.
+
+    Raises:
+        UsageError: there are not as many as were started.
+    """
+    wanted = os.environ.get(RANKS)
+    if wanted is not None and int(wanted) != world.size:
+        raise UsageError(
+            f"the launcher started {wanted} ranks, and MPI ({mpi_library()}) joins {world.size} of them: they must "
+            "be of one kind; with Slurm say which: --slurm '--mpi=pmi2' or pmix (`srun --mpi=list` knows)"
+        )
 
 
 def mpi_library() -> str:

@@ -21,6 +21,7 @@ __all__ = [
     "beat_heart",
     "fail_trial",
     "heartbeat_ages",
+    "owner_lives",
     "settle_stale",
     "stale_trials",
 ]
@@ -79,6 +80,11 @@ def fail_trial(study: Study, trial: FrozenTrial, reason: str) -> None:
     with suppress(UpdateFinishedTrialError):
         study._storage.set_trial_user_attr(trial._trial_id, "failure", reason)
         study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+
+
+def owner_lives(trial: FrozenTrial) -> bool:
+    """Tell whether the process that asked for a trial is one of this machine, and exists."""
+    return not _elsewhere(trial) and process_alive(_owner(trial)["pid"])
 
 
 def _owner(trial: FrozenTrial) -> dict[str, Any]:

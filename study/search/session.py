@@ -27,7 +27,14 @@ from study.provenance import provenance
 from study.search.cost import core_hours
 from study.search.growth import grow
 from study.search.incremental import storage_of
-from study.search.liveness import EVERY, STALE_EVERY, beat_heart, settle_stale
+from study.search.liveness import (
+    EVERY,
+    STALE_EVERY,
+    beat_heart,
+    fail_trial,
+    owner_lives,
+    settle_stale,
+)
 from study.search.studies import conditions_of, finished, load_study, remember
 from study.trial import INTERRUPTED, Ending, Job, Outcome
 
@@ -174,6 +181,23 @@ class Session:
         self._beaten = now
         with suppress(UsageError, SQLAlchemyError):
             beat_heart(self.storage.engine, self._trial._trial_id, 0.0)
+
+    def go_on(self, launch: str) -> list[str]:
+        """Take the place of a launch that was ended: its running trials fail, and those that count are returned.
+
+        Args:
+            launch: its name, which its trials remember.
+
+        Returns:
+            the states of its complete and pruned trials.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        mine = [trial for trial in trials if trial.user_attrs.get("launch") == launch]
+        for trial in mine:
+            if trial.state == TrialState.RUNNING and not owner_lives(trial):
+                fail_trial(self.study, trial, "its launch was ended, and started again")
+        counted = (TrialState.COMPLETE, TrialState.PRUNED)
+        return [trial.state.name.lower() for trial in mine if trial.state in counted]
 
     def settle_stale(self) -> None:
         """Fail the study's trials whose processes are no more, if that was not seen to lately."""
