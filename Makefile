@@ -21,7 +21,8 @@ demo: $(VENV)/.demo  ## tune an attack network on real images, end to end (QUICK
 	@PATH="$(CURDIR)/$(RUN):$$PATH" $(RUN)/jigsaw demo $(if $(QUICK),--quick)
 
 test: check      ## every test that takes seconds
-	$(RUN)/python -m pytest -m "not slow and not gpu"
+	$(RUN)/python -m pytest -m "not slow and not gpu" --ignore tests/mpi_tests --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(RUN)/python -m pytest -m "not slow and not gpu" tests/mpi_tests
 
 test-slow: $(VENV)/.test  ## the tests that take minutes
 	$(RUN)/python -m pytest -m "slow and not gpu" --timeout 1800
@@ -43,9 +44,9 @@ check-gpu: $(VENV)/.test  ## the tests that need a CUDA device
 bench-step: $(VENV)/.test  ## measure a training step beside PyTorch (QUICK=1: fewer rounds)
 bench-dashboards: $(VENV)/.test  ## measure the dashboards on 5,000 trials (QUICK=1: on 1,000)
 bench-attack: $(VENV)/.test  ## measure the released attack beside the baselines (QUICK=1: minutes)
-bench-workers: $(VENV)/.test  ## measure trials on ranks, and inject 200 faults (QUICK=1: 20)
+bench-workers: $(VENV)/.test  ## measure trials on ranks, 200 faults, pruning (QUICK=1: 20; PARTS=trials, pruning)
 bench-%: $(VENV)/.test
-	$(RUN)/python -m benchmarks.bench_$(subst -,_,$*)
+	$(RUN)/python -m benchmarks.bench_$(subst -,_,$*) $(PARTS)
 
 train-attack: $(VENV)/.test  ## train what bench-attack evaluates: hours (PARTS=release, QUICK=1: minutes)
 	$(RUN)/python -m benchmarks.train_attack $(PARTS)

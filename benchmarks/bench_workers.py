@@ -1,7 +1,8 @@
 """What it costs to run trials on ranks, and whether faults cost more than their trial.
 
 Trials of an objective that only reports, by `jigsaw launch` and by `study.worker`, on two ranks; then trials
-that go wrong on one of two to four ranks at a random point, all of them under one launch.
+that go wrong on one of two to four ranks at a random point, all of them under one launch. Part `trials`; part
+`pruning` is told in `benchmarks.pruning`, and what it finds is in a file of its own.
 """
 
 import os
@@ -19,6 +20,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks.claims import Claim, write
+from benchmarks.pruning import pruning_claims
 from study.conditions import Conditions
 from study.launchers import find_mpiexec
 from study.objective import load_objective
@@ -26,9 +28,11 @@ from study.search.frames import curves_frame
 from study.search.studies import create_study, load_study
 from study.supervisor import Launch, supervise
 
+NAP = 3.0
 QUICK = bool(os.environ.get("QUICK"))
 TRIALS = 6 if QUICK else 20
 FAULTS = 20 if QUICK else 200
+SEEDS, SECONDS = (2, 20.0) if QUICK else (5, 110.0)
 STALL = 5.0
 SEED = 0
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,11 +66,11 @@ def overheads(study: Study) -> list[float]:
     ]
 
 
-def launch_overhead(url: str) -> float:
-    """Return the median seconds per trial that is a job of its own."""
-    new_study(url, "launch", "Reporting")
-    supervise(Launch(url, "launch", TRIALS, ranks=2))
-    return statistics.median(overheads(load_study(url, "launch")))
+def launch_overhead(url: str, name: str, seconds: float = 0.0, *, spares: bool = True) -> float:
+    """Return the median seconds per trial that is a job of its own and itself takes so many seconds."""
+    new_study(url, name, "Reporting", seconds=seconds)
+    supervise(Launch(url, name, TRIALS, ranks=2, spares=spares))
+    return statistics.median(overheads(load_study(url, name)))
 
 
 def worker_overhead(url: str) -> float:
@@ -88,11 +92,13 @@ def on_ranks(ranks: int, module: str, *arguments: str, **extra: str) -> str:
 
 def overhead_claims(url: str) -> Iterator[Claim]:
     """Measure trials and reports that do nothing."""
-    job, worker = launch_overhead(url), worker_overhead(url)
-    yield Claim(
-        "seconds per trial beside its objective, a job of 2 ranks each", job, "s", 1.0,
-        baseline="persistent ranks", baseline_value=worker,
-    )  # fmt: skip
+    worker = worker_overhead(url)
+    for what, seconds in (("that does nothing", 0.0), (f"that sleeps for {NAP:g} s", NAP)):
+        yield Claim(
+            f"seconds per trial beside its objective, {what}, a job of 2 ranks each",
+            launch_overhead(url, f"launch {seconds:g}", seconds), "s", 1.0, baseline="without spare jobs",
+            baseline_value=launch_overhead(url, f"cold {seconds:g}", seconds, spares=False),
+        )  # fmt: skip
     yield Claim(
         "milliseconds per trial beside its objective, 2 persistent ranks", 1000 * worker, "ms", 50
     )
@@ -164,7 +170,7 @@ def processes_with(text: str) -> list[int]:
     return found
 
 
-def main() -> None:
+def trials() -> None:
     """Measure what trials cost, and what faults do."""
     with tempfile.TemporaryDirectory() as name:
         # Jobs have their folders in here, by which those that are left are found.
@@ -175,6 +181,22 @@ def main() -> None:
         claims = [*overhead_claims(url), *fault_claims(url, facts)]
         tempfile.tempdir = None
     write("workers", claims, {"seed": SEED, "faults": FAULTS, "database": "SQLite"})
+
+
+def pruning() -> None:
+    """Measure what pruning is worth."""
+    with tempfile.TemporaryDirectory() as name:
+        claims = list(pruning_claims(Path(name), SEEDS, SECONDS))
+    write("pruning", claims, {"part": "PARTS=pruning", "seeds": SEEDS, "seconds": SECONDS})
+
+
+PARTS = {"trials": trials, "pruning": pruning}
+
+
+def main() -> None:
+    """Run the parts that are named, or all."""
+    for name in sys.argv[1:] or PARTS:
+        PARTS[name]()
 
 
 if __name__ == "__main__":

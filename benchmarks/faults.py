@@ -24,13 +24,21 @@ STEPS = 20
 
 
 class Reporting(Objective):
-    """Reports as often as it can, and says how long that took."""
+    """Reports as often as it can, and sleeps for so many seconds in all, as a trial on other processors would."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self._seconds = seconds
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"seconds": self._seconds}
 
     def suggest(self, trial: Suggester) -> dict[str, Any]:
         return {"x": trial.suggest_float("x", 0.0, 1.0)}
 
     def evaluate(self, spec: dict[str, Any], world: World, report: Report) -> float:
         for step in range(STEPS):
+            time.sleep(self._seconds / STEPS)
             report(step, float(spec["x"]))
         return float(spec["x"])
 

@@ -23,7 +23,12 @@ def images(count: int = 512) -> NDArray[np.uint8]:
 
 
 def ours(
-    provider: str, *, world: "object | None" = None, batch: int = BATCH, norm: str = NORM
+    provider: str,
+    *,
+    world: "object | None" = None,
+    batch: int = BATCH,
+    norm: str = NORM,
+    count: int = 512,
 ) -> Iterator[float]:
     """Train with the kernels of `provider`; yield the loss after each update, as fast as it goes."""
     from models import kernels
@@ -41,7 +46,7 @@ def ours(
             "augment": {"diversity": 0.0},
         }
     )
-    pixels = images()
+    pixels = images(count)
     split = Split(pixels, np.zeros(len(pixels), np.int32))
     target = freeze(build("resnet20-w16-s1", channels=3, classes=10, size=32, seed=SEED))
     clean = CleanLogits(target, pixels)

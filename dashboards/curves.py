@@ -10,10 +10,32 @@ import plotly.graph_objects as go
 from dashboards.choice import finite
 from dashboards.look import PALETTE, STATE_COLOURS, blank, figure, label
 
-__all__ = ["smoothed", "trial_curves"]
+__all__ = ["KEYS_ALONG", "curve_keys", "placed", "smoothed", "trial_curves"]
 
 _ALONG = {"step": "step (images seen)", "seconds": "seconds since the trial began"}
+# What trials of ours report of where they are: keys that are rather looked along than at.
+KEYS_ALONG = ("iteration", "epoch")
 _DASHES = ("solid", "dash", "dot", "dashdot")
+
+
+def curve_keys(keys: Sequence[str], along: str) -> list[str]:
+    """Return the keys that a chart of some keys along something reads."""
+    return list(dict.fromkeys((*keys, *([] if along in _ALONG else [along]))))
+
+
+def placed(points: pd.DataFrame, along: str) -> pd.DataFrame:
+    """Return points with a column `x`: their step, their seconds, or what another key was at that step.
+
+    Args:
+        points: rows `study, number, key, step, value, seconds`; each key once per trial and step.
+        along: `step`, `seconds` or a curve key; where a trial did not report that key, x is missing.
+    """
+    if along in _ALONG:
+        return points.assign(x=points[along].astype(float))
+    names = ["study", "number", "step"]
+    where = points[points["key"] == along].set_index(names)["value"]
+    found = where.reindex(pd.MultiIndex.from_frame(points[names])).to_numpy(float)
+    return points.assign(x=np.where(np.isfinite(found), found, np.nan))
 
 
 def smoothed(points: pd.DataFrame, weight: float) -> pd.DataFrame:
@@ -45,25 +67,26 @@ def trial_curves(
     """Draw curves: one colour per key, or per state where there is one key; a running trial is a trace.
 
     Args:
-        points: rows `study, number, state, key, step, value, seconds`.
+        points: rows `study, number, state, key, step, value, seconds`, or with `x` as `placed` returns them.
         keys: curve keys on the left axis.
         right: curve keys on the right axis.
-        along: `step` or `seconds`.
+        along: what runs along x, see `placed`.
         log: whether both y axes are logarithmic.
         best: study and number of the trial drawn on top.
     """
     names = [*keys, *(k for k in right if k not in keys)]
     title = f"Curves of {label(', '.join(names))}"
-    shown = points[points["key"].isin(names)].dropna(subset=["value", along])
+    points = points if "x" in points else placed(points, along)
+    shown = points[points["key"].isin(names)].dropna(subset=["value", "x"])
     if shown.empty:
         return blank(title, f"No trial shown reported {label(', '.join(names))} by {label(along)}.")
     chart = figure(title, height=520)
     for i, key in enumerate(names):
         axis = "y" if key in keys else "y2"
-        for trace in _curves(shown[shown["key"] == key], key, along, best, len(names) > 1, i):
+        for trace in _curves(shown[shown["key"] == key], key, best, len(names) > 1, i):
             chart.add_trace(trace.update(yaxis=axis))
     kind = "log" if log else "linear"
-    chart.update_xaxes(title_text=_ALONG[along])
+    chart.update_xaxes(title_text=_ALONG.get(along) or label(along))
     chart.update_layout(yaxis={"title": {"text": label(", ".join(keys))}, "type": kind})
     if right:
         chart.update_layout(yaxis2={"title": {"text": label(", ".join(right))}, "type": kind, "overlaying": "y",
@@ -74,7 +97,6 @@ def trial_curves(
 def _curves(
     rows: pd.DataFrame,
     key: str,
-    along: str,
     best: tuple[str, int] | None,
     several: bool,
     place: int,
@@ -92,22 +114,21 @@ def _curves(
         name = f"{label(key)}, {state}" if several else state
         if state == "running":
             for (study, number), one in part.groupby(["study", "number"], sort=False):
-                yield _lines(one, along, f"{name} {number}", {"color": colour, "width": 2, **style}, 1, live=True).update(
+                yield _lines(one, f"{name} {number}", {"color": colour, "width": 2, **style}, 1, live=True).update(
                     meta={"trial": f"{study}:{number}", "key": key}
                 )  # fmt: skip
         elif len(part):
             strong = state == "complete"
-            yield _lines(part, along, name, {"color": colour, "width": 1.2 if strong else 1, **style},
+            yield _lines(part, name, {"color": colour, "width": 1.2 if strong else 1, **style},
                          0.65 if strong else 0.4)  # fmt: skip
     if top.any() and best:
         colour = PALETTE[place % len(PALETTE)] if several else PALETTE[-1]
         name = f"{label(key)}, best: trial {best[1]}" if several else f"best: trial {best[1]}"
-        yield _lines(rows[top], along, name, {"color": colour, "width": 3, **style}, 1)
+        yield _lines(rows[top], name, {"color": colour, "width": 3, **style}, 1)
 
 
 def _lines(
     rows: pd.DataFrame,
-    along: str,
     name: str,
     line: dict[str, Any],
     opacity: float,
@@ -117,7 +138,7 @@ def _lines(
     """Return one trace of many lines: a missing value after each trial parts them."""
     curve = rows["study"] + ":" + rows["number"].astype(str)
     ends = np.flatnonzero((curve != curve.shift(-1)).to_numpy())[:-1] + 1
-    x, y = (np.insert(rows[c].to_numpy(float), ends, np.nan) for c in (along, "value"))
+    x, y = (np.insert(rows[c].to_numpy(float), ends, np.nan) for c in ("x", "value"))
     who = np.insert(curve.to_numpy(object), ends, "")
     # Plotly extends plain lists only.
     ends_of: dict[str, Any] = {"x": x.tolist(), "y": y.tolist()} if live else {"x": x, "y": y}

@@ -7,15 +7,17 @@ import plotly.graph_objects as go
 
 from dashboards.charts import history, states
 from dashboards.choice import finite, is_numeric
-from dashboards.compare import epsilon_curves, group_table
-from dashboards.curves import smoothed, trial_curves
+from dashboards.compare import changes, combine, epsilon_curves, group_table
+from dashboards.curves import curve_keys, placed, smoothed, trial_curves
 from dashboards.facets import epsilon_error, slices
 from dashboards.importance import importances
 from dashboards.increments import increments
+from dashboards.jobs import commands_frame, jobs_frame, workers_frame
 from dashboards.landscape import contour, epsilon_groups, heat_map, parallel, pareto
 from dashboards.selection import Selection
+from dashboards.sources import Source
 
-__all__ = ["FIGURES", "TABLES", "python_source", "trial_table"]
+__all__ = ["FIGURES", "TABLES", "differences", "pair_of", "python_source", "trial_table"]
 
 _MOST_CURVES = 200
 _FIRST = ("study", "number", "state", "value", "seconds", "core_hours", "step", "datetime_start")
@@ -78,7 +80,8 @@ def _curves(s: Selection) -> go.Figure:
     cursor = increments(s, "")["cursor"]
     keys = s.view.key or (s.metric,)
     trials = s.chosen(_MOST_CURVES)
-    points = smoothed(s.points(trials, [*keys, *s.view.right]), s.view.smooth)
+    points = s.points(trials, curve_keys([*keys, *s.view.right], s.view.along))
+    points = smoothed(placed(points, s.view.along), s.view.smooth)
     best = s.ranked().head(1)
     top = (str(best["study"].iloc[0]), int(best["number"].iloc[0])) if len(best) else None
     chart = trial_curves(points, keys, s.view.right, along=s.view.along, log=s.view.log, best=top)
@@ -131,12 +134,36 @@ def _points(s: Selection) -> pd.DataFrame:
     return smoothed(s.points(s.chosen(_MOST_CURVES), keys), s.view.smooth)
 
 
+def pair_of(s: Selection) -> pd.DataFrame:
+    """Return the two trials that the view names, else the two best ones; fewer where there are no two."""
+    return (s.chosen(2) if s.view.trial else s.ranked()).head(2)
+
+
+def differences(s: Selection) -> pd.DataFrame:
+    """Return `dashboards.compare.changes` of the pair: parameters, then all else; nothing where there is no pair."""
+    pair = pair_of(s)
+    hidden = {"trial_id", "uid", "study", "number"}
+    names = dict.fromkeys((*s.space, *pair.columns))
+    if len(pair) < 2:
+        return pd.DataFrame(columns=["name", "one", "other", "changed"])
+    return changes(pair, pair.index[0], pair.index[1], [n for n in names if n not in hidden])
+
+
+def _of_studies(frame: Callable[[Source], pd.DataFrame]) -> Callable[[Selection], pd.DataFrame]:
+    """Return a table of every study as one of all."""
+    return lambda s: combine({source.key: frame(source) for source in s.sources})
+
+
 TABLES: Mapping[str, Callable[[Selection], pd.DataFrame]] = {
+    "changes": differences,
+    "commands": _of_studies(commands_frame),
     "curves": _points,
     "epsilon": lambda s: epsilon_curves(s.trials, s.group, s.view.of, maximize=s.maximize),
     "errors": lambda s: s.evaluations,
     "groups": lambda s: group_table(s.trials, s.group, maximize=s.maximize),
+    "jobs": _of_studies(jobs_frame),
     "trials": trial_table,
+    "workers": _of_studies(lambda source: workers_frame(jobs_frame(source))),
 }
 
 

@@ -5,21 +5,46 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from dashboards.page import Html, tag
+from dashboards.sources import Source
+from dashboards.view import View
 
-__all__ = ["choice", "field", "form", "tick", "trial_options"]
+__all__ = ["choice", "field", "form", "heading", "kept", "tick", "trial_options"]
 
 
-def form(action: str, controls: Iterable[Html], kept: Iterable[tuple[str, str]] = ()) -> Html:
-    """Return a form that asks for a page.
+def form(
+    action: str,
+    controls: Iterable[Html],
+    kept: Iterable[tuple[str, str]] = (),
+    *,
+    method: str = "get",
+    button: str = "Show",
+    **more: str,
+) -> Html:
+    """Return a form that asks for a page, or posts what it holds.
 
     Args:
         action: the page's path.
         controls: what `choice`, `field` and `tick` return.
         kept: arguments that stay as they are, such as the studies.
+        method: `get`, or `post` where it changes something.
+        button: what its button says.
+        more: further attributes.
     """
     hidden = [tag("input", type="hidden", name_=name, value=value) for name, value in kept]
-    button = tag("button", "Show", type="submit")
-    return tag("form", *hidden, *controls, button, action=action, method="get", class_="view")
+    send = tag("button", button, type="submit")
+    return tag(
+        "form", *hidden, *controls, send, action=action, method=method, class_="view", **more
+    )
+
+
+def heading(title: str, sources: Sequence[Source]) -> Html:
+    """Return a page's heading, which names its studies."""
+    return tag("h1", f"{title}: {', '.join(source.name for source in sources)}")
+
+
+def kept(view: View) -> list[tuple[str, str]]:
+    """Return what every form keeps: the studies."""
+    return [("study", key) for key in view.study]
 
 
 def choice(
@@ -29,6 +54,7 @@ def choice(
     chosen: Sequence[str],
     *,
     several: bool = False,
+    **more: str,
 ) -> Html:
     """Return a labelled list to choose from; options are (value, text)."""
     known = {value for value, _ in options}
@@ -37,7 +63,7 @@ def choice(
         tag("option", text, value=value, **({"selected": ""} if value in chosen else {}))
         for value, text in everything
     ]
-    more = {"multiple": ""} if several else {}
+    more |= {"multiple": ""} if several else {}
     return tag("label", title, tag("select", *parts, name_=name, **more))
 
 

@@ -1,18 +1,25 @@
 """What is new since a cursor: points of running trials, and trials that began or ended."""
 
 import json
+from collections.abc import Sequence
+from math import isfinite, nan
 from typing import Any
 
 import pandas as pd
+from sqlalchemy import Engine
 
-from dashboards.curves import smoothed
+from dashboards.curves import curve_keys, placed, smoothed
 from dashboards.selection import Selection
 from dashboards.sources import Source
+from study.curves import read_points
 from study.errors import UsageError
 from study.search.frames import points_frame
 from study.search.records import count_trials, read_live
 
 __all__ = ["increments"]
+
+# number, key, x, y, and where in the trial: seconds since its start, or the step of a plain trial
+_Point = tuple[int, str, float, float, float]
 
 
 def increments(s: Selection, cursor: str) -> dict[str, Any]:
@@ -50,42 +57,55 @@ def _of_study(
         if old is None:
             newest = count_trials(engine, source.id) - 1  # numbers have no gaps
         live = read_live(engine, source.id, newest, list(known))
-        ids = [row[0] for row in live if row[2] != "waiting"]
-        uids = source.uids(engine, ids)
-        trials = pd.DataFrame(
-            [(i, n, state, uids.get(i)) for i, n, state in live if i in set(ids)],
-            columns=["trial_id", "number", "state", "uid"],
-        )
-        keys = [*(s.view.key or (source.metric,)), *s.view.right]
-        # An average needs the whole curve; a plain trial's few points have no seconds to ask by.
-        since = (
-            None
-            if s.view.smooth or trials["uid"].isna().any()
-            else min(known.values(), default=-1.0)
-        )
-        found = points_frame(engine, trials, keys, source.metric, after=since)
-    found = smoothed(found.assign(study=source.key), s.view.smooth)
-    found["number"] = found["number"].astype(int)
-    found["at"] = found["seconds"].fillna(found["step"].astype(float))
-    at = found.groupby("number")["at"].max()
-    states = dict(zip(trials["number"], trials["state"], strict=True))
-    running = [n for n, state in states.items() if state == "running"]
+        begun = [trial for trial in live if trial[2] != "waiting"]
+        points = _points(s, source, engine, begun, min(known.values(), default=-1.0))
+    at = {n: known.get(n, -1.0) for _, n, state in begun if state == "running"}
+    for n, _, _, _, where in points:
+        if n in at:
+            at[n] = max(at[n], where)
     following = {
         "newest": max([newest, *(n for _, n, _ in live)]),
-        "at": {n: max(float(at.get(n, -1.0)), known.get(n, -1.0)) for n in running},
-        "states": states,
+        "at": at,
+        "states": {n: state for _, n, state in begun},
     }
-    if old is None:
-        return [], following
-    fresh = found[found["at"] > found["number"].map(known).fillna(-1.0)]
-    shown = fresh.dropna(subset=["value", s.view.along])
     rows = [
         [f"{source.key}:{n}", key, x, y]
-        for n, key, x, y in zip(shown["number"], shown["key"], shown[s.view.along].astype(float), shown["value"],
-                                strict=True)
+        for n, key, x, y, where in points
+        if old is not None and where > known.get(n, -1.0) and isfinite(x) and isfinite(y)
         if not s.view.trial or f"{source.key}:{n}" in s.view.trial
-    ]  # fmt: skip
+    ]
     return rows, following
+
+
+def _points(
+    s: Selection,
+    source: Source,
+    engine: Engine,
+    trials: Sequence[tuple[int, int, str]],
+    after: float,
+) -> list[_Point]:
+    """Return the points of some trials later than `after`, or all of them where that cannot be asked."""
+    uids = source.uids(engine, [i for i, _, _ in trials])
+    along, wanted = s.view.along, [*(s.view.key or (source.metric,)), *s.view.right]
+    keys = curve_keys(wanted, along)
+    # An average needs the whole curve; a plain trial's few points have no seconds to ask by.
+    if not s.view.smooth and len(uids) == len(trials):
+        number = {uids[i]: n for i, n, _ in trials}
+        found = read_points(engine, list(number), keys, after=after)
+        where = {(uid, step): y for uid, key, step, y, _ in found if key == along}
+        return [
+            (number[uid], key, x, y, at)
+            for uid, key, step, y, at in found
+            if key in wanted
+            for x in [{"step": float(step), "seconds": at}.get(along, where.get((uid, step), nan))]
+        ]
+    frame = pd.DataFrame(trials, columns=["trial_id", "number", "state"])
+    frame["uid"] = frame["trial_id"].map(uids)
+    points = points_frame(engine, frame, keys, source.metric).assign(study=source.key)
+    points = smoothed(placed(points, along), s.view.smooth)
+    points["at"] = points["seconds"].fillna(points["step"].astype(float))
+    rows = points.loc[points["key"].isin(wanted), ["number", "key", "x", "value", "at"]]
+    return list(rows.itertuples(index=False, name=None))
 
 
 def _read(cursor: str) -> dict[str, Any]:

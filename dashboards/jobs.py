@@ -1,21 +1,26 @@
-"""Workers and trials as they run."""
+"""Workers and trials as they run, what they printed last, and commands to them."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 import pandas as pd
 
-from dashboards.page import Content, table, tag
-from dashboards.pages import cell
+from dashboards.forms import heading
+from dashboards.instructions import instruction_form
+from dashboards.page import Content, section, table, tag
+from dashboards.rows import cell, takeaway
 from dashboards.selection import Selection
 from dashboards.sources import Source
+from dashboards.view import View
 from study.mailbox import read_commands
 from study.search.frames import points_frame
 from study.search.records import read_attributes
 
-__all__ = ["commands_frame", "jobs_frame", "jobs_page", "workers_frame"]
+__all__ = ["commands_frame", "endings", "jobs_frame", "jobs_page", "workers_frame"]
 
 _RECENT = 40
+_MOST_ENDINGS = 8
 
 
 def jobs_frame(source: Source, now: datetime | None = None) -> pd.DataFrame:
@@ -74,33 +79,75 @@ def commands_frame(source: Source) -> pd.DataFrame:
     return frame.iloc[::-1].head(_RECENT)
 
 
-def jobs_page(s: Selection) -> list[Content]:
-    """Return the page of workers and trials; its script reads it again every few seconds."""
-    parts: list[Content] = []
-    for source in s.sources:
-        jobs = jobs_frame(source)
-        counts = source.trials()["state"].value_counts()
-        facts = [tag("div", tag("b", str(n)), str(state)) for state, n in counts.items()]
-        parts.append(tag("h2", source.name))
-        parts.append(tag("div", *facts, class_="facts") if facts else tag("p", "No trial yet."))
-        workers = workers_frame(jobs)
-        if len(workers):
-            parts.append(_titled("Workers", workers, source.name))
-        if len(jobs):
-            parts.append(_titled("Trials that run, and the latest", jobs, source.name))
-        commands = commands_frame(source)
-        if len(commands):
-            parts.append(_titled("Commands", commands, source.name))
+def endings(source: Source) -> dict[int, Mapping[str, str]]:
+    """Return what the ranks of failed trials printed last: by number, latest first, then by rank or `log`."""
+    trials = source.trials()
+    failed = trials[trials["state"] == "fail"].tail(_MOST_ENDINGS).iloc[::-1]
+    with source.database.reading() as engine:
+        found = read_attributes(engine, failed["trial_id"].tolist(), "tracebacks")
+    said = {n: found.get(i) for i, n in zip(failed["trial_id"], failed["number"], strict=True)}
+    return {int(n): texts for n, texts in said.items() if texts and isinstance(texts, dict)}
+
+
+def jobs_page(s: Selection, token: str = "") -> list[Content]:
+    """Return the page of workers and trials; its script reads it again every few seconds.
+
+    Args:
+        s: what is selected.
+        token: what proves that a command came from this page.
+    """
+    running = [
+        f"{source.key}:{number}"
+        for source in s.sources
+        for number in source.trials().query("state == 'running'")["number"]
+    ]
+    parts = [part for source in s.sources for part in _study(source)]
     said = "Times are this machine's; the page reads itself again every five seconds."
-    return [tag("h1", "Jobs"), tag("p", said, class_="quiet"), tag("div", *parts, id="live")]
+    return [
+        heading("Jobs", s.sources),
+        tag("p", said, class_="quiet"),
+        section("Command a running trial", instruction_form(running, token)),
+        tag("div", *parts, id="live", data_live=""),
+    ]  # fmt: skip
 
 
-def _titled(title: str, frame: pd.DataFrame, study: str) -> Content:
-    """Return a frame under a heading."""
+def _study(source: Source) -> list[Content]:
+    jobs = jobs_frame(source)
+    counts = source.trials()["state"].value_counts()
+    facts = [tag("div", tag("b", str(n)), str(state)) for state, n in counts.items()]
+    tables = {
+        "commands": ("Commands and their answers", commands_frame(source)),
+        "workers": ("Workers", workers_frame(jobs)),
+        "jobs": ("Trials that run, and the latest", jobs),
+    }
+    return [
+        tag("h2", source.name),
+        tag("div", *facts, class_="facts") if facts else tag("p", "No trial yet."),
+        *[
+            _titled(name, title, frame, source)
+            for name, (title, frame) in tables.items()
+            if len(frame)
+        ],
+        *_endings(source),
+    ]
+
+
+def _endings(source: Source) -> list[Content]:
+    found = endings(source)
+    parts = [
+        tag("details", tag("summary", f"Trial {number}, {'log' if who == 'log' else f'rank {who}'}"),
+            tag("pre", str(text), tabindex="0"), id=f"{source.key}:{number}:{who}")
+        for number, texts in found.items() for who, text in texts.items()
+    ]  # fmt: skip
+    return [tag("section", tag("h3", "What failed trials printed last"), *parts)] if parts else []
+
+
+def _titled(name: str, title: str, frame: pd.DataFrame, source: Source) -> Content:
+    """Return a frame under a heading, with the links that take it away."""
     rows = [[cell(value) for value in row] for row in frame.itertuples(index=False, name=None)]
-    return tag(
-        "section", tag("h3", title), table([str(c) for c in frame], rows, f"{title} of {study}")
-    )
+    shown = table([str(c) for c in frame], rows, f"{title} of {source.name}")
+    query = View(study=(source.key,)).query()
+    return tag("section", tag("h3", title), shown, takeaway(name, query))
 
 
 def _job(row: Any, owner: Any, last: pd.DataFrame, now: datetime) -> dict[str, Any]:

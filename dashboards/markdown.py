@@ -7,7 +7,7 @@ import pandas as pd
 from optuna.study import Study
 
 from dashboards.compare import group_table
-from dashboards.pages import cell
+from dashboards.rows import cell
 from dashboards.selection import Selection
 from study.search.studies import conditions_of
 from study.search.summary import best_trials, summary

@@ -102,9 +102,12 @@ def lazy_chart(name: str, query: str, title: str) -> Html:
         aria_label=title,
         data_figure=f"/figure/{name}.json?{query}",
     )
-    source = tag("a", "Python", href=f"/figure/{name}.py?{query}", download=f"{name}.py",
-                 aria_label=f"{title} as a Python program with its data")  # fmt: skip
-    return tag("div", place, tag("p", source, class_="take"), class_="panel")
+    forms = (("pdf", "PDF", "as a PDF"), ("py", "Python", "as a Python program with its data"))
+    links = [
+        tag("a", text, href=f"/figure/{name}.{form}?{query}", download=f"{name}.{form}", aria_label=f"{title} {said}")
+        for form, text, said in forms
+    ]  # fmt: skip
+    return tag("div", place, tag("p", *links, class_="take"), class_="panel")
 
 
 def grid(children: Sequence[Html], *, kind: str = "") -> Html:

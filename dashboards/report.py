@@ -11,11 +11,12 @@ import optuna_dashboard
 from optuna.study import Study
 
 from dashboards.compare import group_table
+from dashboards.curves import KEYS_ALONG
 from dashboards.figures import FIGURES
 from dashboards.gallery import is_png, pictures, read_picture
 from dashboards.markdown import markdown_report
 from dashboards.page import Content, Html, chart, grid, page, picture, section, tag
-from dashboards.pages import cell
+from dashboards.rows import cell
 from dashboards.selection import Selection
 from dashboards.sources import Database, Source
 from dashboards.tables import (
@@ -200,7 +201,7 @@ def _comparison(s: Selection) -> list[Html]:
 def _curves(s: Selection) -> Html:
     keys = list(dict.fromkeys([s.metric, *sorted(s.points(s.chosen(50), None)["key"].map(str))]))
     first = [key for key in (s.metric, "loss") if key in keys]
-    order = [*first, *[key for key in keys if key not in first]]
+    order = [*first, *[key for key in keys if key not in (*first, *KEYS_ALONG)]]
     charts = [_chart(s, "curves", f"curves of {key}", key=(key,)) for key in order]
     return section("Learning curves", grid(charts, kind="two"))
 

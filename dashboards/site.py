@@ -1,27 +1,32 @@
-"""Our pages as a web application: every address reads, none writes."""
+"""Our pages as a web application: every address reads, and one takes commands to running trials."""
 
 import importlib.util
 import json
+import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import parse_qs, urlsplit
 
+import click
 import pandas as pd
 import plotly
 from flask import Flask, Response, request, send_file, send_from_directory
-from werkzeug.exceptions import NotFound
+from werkzeug.exceptions import Forbidden, NotFound
 
 from dashboards.compare import combine
+from dashboards.comparison import compare_page
 from dashboards.figures import FIGURES, TABLES, python_source
 from dashboards.gallery import gallery_page, read_picture
 from dashboards.increments import increments
+from dashboards.instructions import instruct
 from dashboards.jobs import jobs_page
 from dashboards.page import Content, site_page, tag
-from dashboards.pages import changes_page, compare_page, curves_page, navigation, studies_page
+from dashboards.pages import changes_page, curves_page, navigation, studies_page
+from dashboards.pdf import chart_pdf
 from dashboards.selection import Selection
 from dashboards.sources import Away, Sources
 from dashboards.view import View, parse_view
@@ -50,9 +55,6 @@ def _curve_keys(s: Selection) -> list[str]:
 _PAGES: Mapping[str, tuple[str, Callable[[Selection], Sequence[Content]]]] = {
     "/compare": ("Compare", lambda s: compare_page(s, _sample(s))),
     "/curves": ("Curves", lambda s: curves_page(s, _curve_keys(s))),
-    "/gallery": ("Gallery", gallery_page),
-    "/changes": ("What changed", changes_page),
-    "/jobs": ("Jobs", jobs_page),
 }
 
 
@@ -69,8 +71,12 @@ def make_site(sources: Sources, folder: str | None = None) -> Flask:
         site.add_url_rule(path, path, partial(answers.page, title, content))
     others: Mapping[str, Callable[..., Response | str]] = {
         "/": answers.studies,
+        "/gallery": partial(answers.page, "Gallery", partial(gallery_page, folder=folder)),
+        "/changes": partial(answers.page, "What changed", partial(changes_page, folder=folder)),
+        "/jobs": partial(answers.page, "Jobs", partial(jobs_page, token=answers.token)),
         "/figure/<name>.json": answers.figure,
         "/figure/<name>.py": answers.program,
+        "/figure/<name>.pdf": answers.pdf,
         "/table/<name>.<form>": answers.table,
         "/increments": answers.increments,
         "/picture/<int:number>/<artifact>": answers.picture,
@@ -79,8 +85,11 @@ def make_site(sources: Sources, folder: str | None = None) -> Flask:
     }
     for path, answer in others.items():
         site.add_url_rule(path, path, answer)
+    site.add_url_rule("/commands", "/commands", answers.commands, methods=["POST"])
     site.after_request(_sealed)
     site.register_error_handler(UsageError, lambda error: _refusal(str(error), 400))
+    site.register_error_handler(click.UsageError, lambda e: _refusal(e.format_message(), 400))
+    site.register_error_handler(Forbidden, lambda error: _refusal(str(error.description), 403))
     site.register_error_handler(Away, lambda error: _refusal(str(error), 503))
     site.register_error_handler(NotFound, lambda error: _refusal(str(error.description), 404))
     return site
@@ -92,6 +101,8 @@ class _Answers:
 
     sources: Sources
     folder: str | None
+    # In every form that changes something: no other site's page can read it, and so none can send it.
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
 
     def select(self) -> Selection:
         view = parse_view(request.args.items(multi=True))
@@ -117,12 +128,27 @@ class _Answers:
         text = python_source(_known(FIGURES, name)(self.select()), name)
         return Response(text, mimetype="text/x-python")
 
+    def pdf(self, name: str) -> Response:
+        content = chart_pdf(_known(FIGURES, name)(self.select()))
+        return Response(content, mimetype="application/pdf")
+
     def table(self, name: str, form: str) -> Response:
+        if name == "studies":
+            return _download(self.sources.studies(), name, form)
         return _download(_known(TABLES, name)(self.select()), name, form)
 
     def increments(self) -> Response:
         found = increments(self.select(), request.args.get("cursor", ""))
         return Response(json.dumps(found), mimetype="application/json")
+
+    def commands(self) -> Response:
+        shown = request.headers.get("X-Jigsaw-Token", "")
+        if not secrets.compare_digest(shown.encode(), self.token.encode()):
+            raise Forbidden(
+                "commands come from the Jobs page of this very process: read it again, or use jigsaw control"
+            )
+        said = instruct(self.sources, request.get_json(silent=True))
+        return Response(json.dumps({"said": said}), mimetype="application/json")
 
     def picture(self, number: int, artifact: str) -> Response:
         content = read_picture(self.select().sources[0], number, artifact, self.folder)
@@ -158,7 +184,10 @@ def _known(registry: Mapping[str, _Maker], name: str) -> _Maker:
 
 def _refusal(sentence: str, status: int) -> Response:
     """Answer in one sentence: to scripts as JSON, to people as a page."""
-    if request.path.startswith(("/figure/", "/increments")):
+    if (
+        request.path.startswith(("/figure/", "/increments", "/commands"))
+        and request.path[-4:] != ".pdf"
+    ):
         return Response(json.dumps({"error": sentence}), status, mimetype="application/json")
     content = [tag("h1", "This cannot be shown"), tag("p", sentence)]
     return Response(site_page("Refused", navigation("", View(), "/dashboard"), *content), status)

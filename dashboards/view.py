@@ -31,7 +31,7 @@ class View(BaseModel):
         epsilon: budget of the heat map in 1/255 units; None for the largest.
         key: curve keys on the left axis; none for the value.
         right: curve keys on the right axis.
-        along: what runs along x in curves.
+        along: what runs along x in curves: `step`, `seconds`, or a curve key such as `epoch`.
         smooth: weight of the past in the moving average of curves, 0..0.99.
         log: whether curves have logarithmic y axes.
         trial: trials shown, each `DATABASE/NAME:NUMBER`.
@@ -53,7 +53,7 @@ class View(BaseModel):
     epsilon: int | None = Field(None, ge=1, le=255)
     key: tuple[str, ...] = ()
     right: tuple[str, ...] = ()
-    along: Literal["step", "seconds"] = "step"
+    along: str = "step"
     smooth: float = Field(0.0, ge=0, le=0.99)
     log: bool = False
     trial: tuple[str, ...] = ()

@@ -5,34 +5,17 @@ named by its path in the network, such as `layer1/0/conv1/W`. Equal arrays give 
 file can be compared and cached by its hash.
 """
 
-import io
-import lzma
-import os
-import secrets
-import zipfile
-import zlib
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import chainer
 import numpy as np
-from numpy.typing import NDArray
 
+from study.arrays import Array, pack, unpack, write_whole
 from study.errors import DataError
 
 __all__ = ["arrays", "assign", "digest", "encode", "load", "read", "save"]
-
-Array = NDArray[Any]
-
-# The oldest time a zip entry can carry: any fixed one makes equal arrays equal bytes.
-_EPOCH = (1980, 1, 1, 0, 0, 0)
-# Whatever a damaged archive makes zipfile, its decompressors or NumPy's header parser raise.
-_UNREADABLE = (
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, KeyError,
-    NotImplementedError,
-)  # fmt: skip
 
 
 def arrays(link: chainer.Link) -> dict[str, Array]:
@@ -59,14 +42,7 @@ def arrays(link: chainer.Link) -> dict[str, Array]:
 
 def encode(link: chainer.Link) -> bytes:
     """Return the bytes `save` writes: an uncompressed npz, the same for the same arrays."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in sorted(arrays(link).items()):
-            entry = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
-            entry.create_system = 3  # else the platform's own number goes in
-            with archive.open(entry, "w") as stream:
-                np.lib.format.write_array(stream, np.asarray(array, order="C"), allow_pickle=False)
-    return buffer.getvalue()
+    return pack(arrays(link))
 
 
 def save(path: Path, link: chainer.Link) -> None:
@@ -76,14 +52,7 @@ def save(path: Path, link: chainer.Link) -> None:
         path: the file; its folder must exist. A reader sees the old file or the new one, no part.
         link: a network without uninitialised parameters.
     """
-    path = Path(path)
-    content = encode(link)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)  # noqa: PTH105  says that it overwrites, which Path.replace does not
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, encode(link))
 
 
 def read(path: Path) -> dict[str, Array]:
@@ -92,19 +61,7 @@ def read(path: Path) -> dict[str, Array]:
     Raises:
         DataError: the file is missing, no npz, truncated, or holds pickled objects.
     """
-    try:
-        # Opened here: NumPy leaves the file open when the archive is truncated.
-        with Path(path).open("rb") as stream:
-            archive = np.load(stream, allow_pickle=False)
-            if isinstance(archive, np.ndarray):
-                raise ValueError("it is a single npy array")
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise DataError(f"weights file {str(path)!r} does not exist") from None
-    except _UNREADABLE as error:
-        raise DataError(
-            f"weights file {str(path)!r} cannot be read as npz of plain arrays: {error}"
-        ) from None
+    return unpack(path, "weights file")
 
 
 def load(path: Path, link: chainer.Link) -> None:

@@ -21,10 +21,10 @@ from objectives.evaluation import error_rates, network_attack
 from objectives.groups import Group, Placement, group_of, target_losses
 from objectives.hints import load_hint
 from objectives.losses import total_variation
-from objectives.pictures import examples_png
+from objectives.pictures import examples
 from objectives.spec import AttackSpec, suggest
 from objectives.targets import CleanLogits, check_disjoint, check_distinct, load_targets
-from objectives.training import RATE, Batch, fit, milestone
+from objectives.training import RATE, Batch, fit, milestone, place
 from study.errors import UsageError
 from study.objective import Objective, Report, Result
 from study.space import Domain, Given, Scalar, Suggester
@@ -178,23 +178,33 @@ class AttackObjective(Objective):
         if not self._classifiers:
             self.prepare(world)
         targets = {text: (self._classifiers[text], self._clean[text]) for text in given.train}
-        network, errors, loss = None, np.zeros(len(given.epsilons)), 0.0
-        seen = reported = scored = 0
+        network, seen, steering = None, 0, steering_of(report)
+        notes = steering.notes  # of training that goes on
+        reported, scored = notes.get("reported", 0), notes.get("scored", 0)
+        errors = np.array(notes.get("errors", [0.0] * len(given.epsilons)))
+        logs: dict[str, float] = {}
         for seen, loss, network in train_attack(
             spec, self.data.train, targets, images=given.images, seed=seed, world=world,
-            placement=given.placement, hint=self.hint(spec, world), steering=steering_of(report),
+            placement=given.placement, hint=self.hint(spec, world), steering=steering,
         ):  # fmt: skip
+            logs = {"loss": loss, **place(seen, spec.batch.size, len(self.data.train.labels))}
             if (step := milestone(seen, given.images, given.reports)) > reported:
                 reported, scored = step, seen
-                errors = self._score(network, step, loss, world, report)
+                errors = self._score(network, step, logs, world, report)
+                notes |= {"reported": reported, "scored": scored, "errors": errors.tolist()}
         if network is None:
             raise RuntimeError("a budget of at least one image trains at least once")
         if scored < seen:  # stopped by a command between two reports
-            errors = self._score(network, seen, loss, world, report)
+            errors = self._score(network, seen, logs, world, report)
         return network, errors
 
     def _score(
-        self, network: AttackNetwork, step: int, loss: float, world: World, report: Report
+        self,
+        network: AttackNetwork,
+        step: int,
+        logs: Mapping[str, float],
+        world: World,
+        report: Report,
     ) -> NDArray[np.float64]:
         given = self.conditions
         judges = [self._classifiers[text] for text in given.tune]
@@ -202,7 +212,7 @@ class AttackObjective(Objective):
         attack = network_attack(network)
         rates = error_rates(attack, judges, images, labels, given.epsilons, world)
         errors: NDArray[np.float64] = rates.mean(axis=1)
-        report(step, float(errors.mean()), _keys(given.epsilons, errors) | {"loss": loss})
+        report(step, float(errors.mean()), {**_keys(given.epsilons, errors), **logs})
         return errors
 
     def hint(self, spec: AttackSpec, world: World) -> Hint | None:
@@ -224,12 +234,10 @@ class AttackObjective(Objective):
         return chosen.images, chosen.labels
 
     def _result(self, network: AttackNetwork, errors: NDArray[np.float64]) -> Result:
-        images, _ = self._tune_images()
-        attack = network_attack(network)
-        pictures = {
-            f"examples.eps{epsilon:02d}.png": examples_png(attack, images[:8], epsilon)
-            for epsilon in self.conditions.epsilons
-        }
+        pictures = examples(
+            network_attack(network), *self._tune_images(), self.conditions.epsilons, self._classifiers,
+            self.data.classes,
+        )  # fmt: skip
         return Result(
             value=float(errors.mean()),
             attributes=_keys(self.conditions.epsilons, errors)

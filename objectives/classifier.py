@@ -16,7 +16,7 @@ from objectives.baselines import baseline, noop
 from objectives.boosters import flip
 from objectives.data import DataSet, load
 from objectives.evaluation import Attack, error_rates
-from objectives.training import RATE, Batch, fit, milestone
+from objectives.training import RATE, Batch, fit, milestone, place
 from study.errors import UsageError
 from study.objective import Objective, Report, Result
 from study.space import Domain, Scalar, Suggester
@@ -180,23 +180,37 @@ class ClassifierObjective(Objective):
 
     def evaluate(self, spec: ClassifierSpec, world: World, report: Report) -> Result:
         """Train, reporting the accuracy on the tune images; return the last."""
-        given, accuracy, reported, scored = self._settings, 0.0, 0, 0
+        given, steering, seen = self._settings, steering_of(report), 0
+        notes = steering.notes  # of training that goes on
+        reported, scored = notes.get("reported", 0), notes.get("scored", 0)
+        accuracy = notes.get("accuracy", 0.0)
+        count = len(self._data.train.labels)
         for seen, classifier in train_classifier(
-            spec, self._data, given.images, given.seed, world, steering_of(report)
+            spec, self._data, given.images, given.seed, world, steering
         ):
             if (step := milestone(seen, given.images, given.reports)) > reported:
                 reported, scored = step, seen
-                accuracy = self._score(step, classifier, world, report)
+                logs = place(seen, spec.batch, count)
+                accuracy = self._score(step, classifier, logs, world, report)
+                notes |= {"reported": reported, "scored": scored, "accuracy": accuracy}
         if scored < seen:  # stopped by a command between two reports
-            accuracy = self._score(seen, classifier, world, report)
+            logs = place(seen, spec.batch, count)
+            accuracy = self._score(seen, classifier, logs, world, report)
         return Result(accuracy)
 
-    def _score(self, step: int, classifier: Classifier, world: World, report: Report) -> float:
+    def _score(
+        self,
+        step: int,
+        classifier: Classifier,
+        logs: Mapping[str, float],
+        world: World,
+        report: Report,
+    ) -> float:
         clean = accuracy = self._accuracy(noop, 0, classifier, world)
         if self._adversary:
             attack = baseline("i-fgsm", [classifier])
             accuracy = self._accuracy(attack, self._adversary.epsilon, classifier, world)
-        report(step, accuracy, {"accuracy.clean": clean} if self._adversary else None)
+        report(step, accuracy, {**logs, "accuracy.clean": clean} if self._adversary else logs)
         return accuracy
 
     def _accuracy(

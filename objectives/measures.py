@@ -20,16 +20,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import binomtest
-from skimage.metrics import structural_similarity
 
 from study.errors import UsageError
-from study.evaluations import add_worst
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Answers", "difference", "error_table", "perturbation_norms", "similarities"]
 
@@ -74,7 +73,7 @@ class Answers:
         return wrong
 
 
-def error_table(answers: Answers) -> pd.DataFrame:
+def error_table(answers: Answers) -> "pd.DataFrame":
     """Return one row per (attack, epsilon, classifier); seeds of one attack follow, taken together.
 
     Attacks called `NAME-1`, `NAME-2`, ... are seeds of one attack and get rows of their own, called
@@ -85,6 +84,11 @@ def error_table(answers: Answers) -> pd.DataFrame:
         images_per_second, relation, seeds, images`; see the module's own text, and
         `study.evaluations.add_worst` for `worst`.
     """
+    # A trial needs none of these, and they take longer to import than all else here.
+    import pandas as pd
+
+    from study.evaluations import add_worst
+
     rows = [
         _row(answers, attack, [attack], epsilon, classifier)
         for attack, epsilon, classifier in answers.adversarial
@@ -134,6 +138,8 @@ def similarities(adversarial: NDArray[np.uint8], clean: NDArray[np.uint8]) -> ND
     """Return the structural similarity of each pair, (N, C, H, W) to (N,); NaN below 7 x 7 pixels."""
     if min(clean.shape[2:]) < _WINDOW:
         return np.full(len(clean), np.nan)
+    from skimage.metrics import structural_similarity
+
     similarity: Any = structural_similarity
     return np.array(
         [
@@ -204,6 +210,8 @@ def _interval(wrong: NDArray[np.bool_]) -> tuple[float, float]:
     """Return the interval of the mean of (seeds, images)."""
     images = wrong.shape[1]
     if wrong.all() or not wrong.any():
+        from scipy.stats import binomtest
+
         # Seeds share their images, so these alone are counted.
         exact = binomtest(images if wrong.all() else 0, images).proportion_ci()
         return float(exact.low), float(exact.high)

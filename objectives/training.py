@@ -7,18 +7,21 @@ is computed does not depend on the number of ranks, beyond rounding.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Literal, Protocol
 
 import chainer
 import numpy as np
 from numpy.typing import NDArray
 
+from objectives import checkpoint
 from study.errors import UsageError
 from study.space import Domain
 from study.steering import Steering
 from study.world import World
 
-__all__ = ["RATE", "Batch", "Recipe", "fit", "milestone", "share"]
+__all__ = ["RATE", "Batch", "Recipe", "fit", "milestone", "place", "share"]
 
 # What a command may set while anything trains: the rate that the schedule scales.
 RATE = Domain("lr", low=1e-6, high=10.0, log=True)
@@ -78,6 +81,17 @@ def milestone(seen: int, images: int, reports: int) -> int:
     return images * min(((seen + 1) * reports - 1) // images, reports) // reports
 
 
+def place(seen: int, batch: int, count: int) -> dict[str, float]:
+    """Return where a training is, as curve keys: its `iteration` (updates) and `epoch` (passes over the data).
+
+    Args:
+        seen: images seen so far.
+        batch: images per update.
+        count: images in the data set.
+    """
+    return {"iteration": seen / batch, "epoch": seen / count}
+
+
 def fit(
     model: chainer.Link,
     loss: Callable[[Batch], chainer.Variable],
@@ -101,7 +115,8 @@ def fit(
         batch: images per update over all ranks; at least one per rank.
         seed: of the order of images and of every step's draws.
         world: the ranks that share the work.
-        steering: live commands: they may set `lr`, or end the training after any update.
+        steering: live commands: they may set `lr`, or end the training after any update; and what the training
+            goes on from, of which it yields the images seen and the last loss once more.
 
     Raises:
         UsageError: fewer images per update than ranks.
@@ -111,8 +126,17 @@ def fit(
             f"batch.size is {batch}, and there are {world.size} ranks; allowed: at least one each"
         )
     optimizer, steering = _optimizer(recipe, model, world), steering or Steering()
-    for step, indexes in enumerate(_order(count, math.ceil(images / batch), batch, seed)):
-        if not steering.begin(world, step, step * batch / count):
+    first, last = 0, math.nan
+    if (before := steering.resume(world)) is not None:
+        first, state = before
+        last = checkpoint.restore(state, model, optimizer)
+        # Whoever is asked to stop now stops with what was trained before.
+        yield first * batch, last
+    # The order of images and all draws follow from the seed and the step.
+    order = enumerate(_order(count, math.ceil(images / batch), batch, seed))
+    for step, indexes in islice(order, first, None):
+        save = partial(checkpoint.capture, model, optimizer, last)
+        if not steering.begin(world, step, step * batch / count, save):
             return
         rate = steering.values.get("lr", recipe.lr)
         _set_rate(optimizer, recipe, rate, step * batch / images)
@@ -123,7 +147,8 @@ def fit(
         model.cleargrads()
         weighted.backward()
         optimizer.update()
-        yield (step + 1) * batch, float(value.array)
+        last = float(value.array)
+        yield (step + 1) * batch, last
 
 
 def _order(count: int, steps: int, batch: int, seed: int) -> Iterator[NDArray[np.intp]]:

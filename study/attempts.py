@@ -1,11 +1,14 @@
 """Jobs that are watched: one that makes no progress is killed, and one that ended says why."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 
 from study.beats import Watch, read_beats
 from study.exits import explain_exit
+from study.handover import SUPERVISOR, hand_over, is_ready, supervisor
 from study.launchers import Alone, Launcher, Mpiexec, Place, Running
 from study.world import RANKS
 
@@ -36,7 +39,7 @@ class Attempt:
             return True
         beats = read_beats(self.folder, self.ranks)
         if self.waiting:
-            self.watch.wait(time.monotonic())
+            self.watch.restart(time.monotonic())
         stalled = self.watch.stalled(beats, time.monotonic())
         if stalled is not None:
             self.kill(stalled)
@@ -47,6 +50,16 @@ class Attempt:
         """Whether it waits for its turn: no rank has begun."""
         began = any(beat is not None for beat in read_beats(self.folder, self.ranks))
         return not began and self.running.waiting()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has loaded all that its trial needs."""
+        return is_ready(self.folder)
+
+    def hand_over(self, number: int) -> None:
+        """Give it a trial: it was started as a spare."""
+        self.watch.restart(time.monotonic())
+        hand_over(self.folder, number)
 
     def kill(self, reason: str) -> None:
         """End it at once."""
@@ -82,11 +95,20 @@ class Jobs:
         """Start the job of a trial, or one that only prepares."""
         folder = self.folder / "-".join(map(str, number or ("prepare",)))
         folder.mkdir()
+        return self._start(list(map(str, number)), ranks, place, folder)
+
+    def spare(self, ranks: int, place: Place) -> Attempt:
+        """Start a job that prepares, and waits to be given a trial."""
+        return self._start(["--spare"], ranks, place, Path(mkdtemp("", "spare-", self.folder)))
+
+    def _start(self, what: Sequence[str], ranks: int, place: Place, folder: Path) -> Attempt:
         launcher = self.launcher or launcher_for(ranks, place)
         # Ranks that wait give up long after the supervisor has: it knows for whom they wait.
-        arguments = [self.study, *map(str, number), "--hang-timeout", str(2 * self.stall)]
+        arguments = [self.study, *what, "--hang-timeout", str(2 * self.stall)]
         # Not among the arguments, which everybody on this machine can read: it may hold a password.
-        environment = {"OPTUNA_STORAGE": self.storage, RANKS: str(ranks)}
+        environment = {
+            "OPTUNA_STORAGE": self.storage, SUPERVISOR: supervisor(), RANKS: str(ranks),
+        }  # fmt: skip
         running = launcher.start(arguments, ranks, place, environment, folder)
         return Attempt(running, folder, ranks, Watch(self.stall, time.monotonic()))
 

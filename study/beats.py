@@ -85,8 +85,8 @@ class Watch:
         self._least = -2
         self._since = now
 
-    def wait(self, now: float) -> None:
-        """Begin to count from now: until now nobody could have made progress."""
+    def restart(self, now: float) -> None:
+        """Count silence from now on."""
         self._since = now
 
     def stalled(self, beats: Sequence[Beat | None], now: float) -> str | None:

@@ -10,6 +10,7 @@ import click
 
 from study.conditions import DEFAULT_OBJECTIVE
 from study.create import create
+from study.keeping import keeping_options
 from study.objective import load_objective
 from study.options import (
     device_option,
@@ -24,6 +25,7 @@ from study.options import (
     study_argument,
     study_options,
 )
+from study.snapshots import Keeping
 
 __all__ = ["jigsaw"]
 
@@ -81,6 +83,7 @@ jigsaw.add_command(create)
     show_default=True,
     help="Give up after so many failed trials in a row.",
 )
+@keeping_options
 @hang_option
 @device_option
 def worker(
@@ -92,6 +95,7 @@ def worker(
     timeout: float | None,
     budget_hours: float | None,
     max_failures: int,
+    keeping: Keeping,
     hang_timeout: float,
     **wanted: Any,
 ) -> int:
@@ -109,7 +113,15 @@ def worker(
     if chosen is None:
         raise click.UsageError("which study? jigsaw worker STUDY")
     plan = Plan(
-        storage, chosen, n_trials, total_trials, timeout, max_failures, wanted, budget_hours
+        storage,
+        chosen,
+        n_trials,
+        total_trials,
+        timeout,
+        max_failures,
+        wanted,
+        budget_hours,
+        keeping,
     )
     with shown() as progress:
         tally = run_worker(mpi_world(hang_timeout), plan, progress)

@@ -7,6 +7,7 @@ table would make `optuna.delete_study` fail silently on PostgreSQL.
 import math
 import time
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import BigInteger, Column, Double, Engine, MetaData, String, Table, select
@@ -18,11 +19,12 @@ from study.schema import ensure_tables, insert_new
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CURVES", "CurveWriter", "copy_curves", "read_curves"]
+__all__ = ["CURVES", "CurveWriter", "copy_curves", "read_curves", "read_points"]
 
 T = TypeVar("T")
 _KEY_LENGTH = 128
 _BATCH = 1000
+_POINT = ("uid", "key", "step", "value", "special", "seconds")
 _METADATA = MetaData()
 CURVES = Table(
     "jigsaw_curves",
@@ -55,16 +57,26 @@ class CurveWriter:
         self._done: set[tuple[str, int]] = set()
         self._started = self._written = time.monotonic()
 
-    def add(self, step: int, logs: Mapping[str, float]) -> None:
+    def shift(self, seconds: float) -> None:
+        """Count from so many seconds before now: what this trial goes on from took them."""
+        self._started = time.monotonic() - seconds
+
+    def add(self, step: int, logs: Mapping[str, float], seconds: float | None = None) -> None:
         """Remember the numbers of one step; a key reported twice at a step keeps its first value.
+
+        Args:
+            step: of the report.
+            logs: its numbers, by key.
+            seconds: since the trial's start; None: until now.
 
         Raises:
             UsageError: a key is longer than its column.
         """
         now = time.monotonic()
+        seconds = now - self._started if seconds is None else seconds
         for key, value in logs.items():
             if (key, step) not in self._done:
-                row = _row(self._uid, key, step, value, now - self._started)
+                row = _row(self._uid, key, step, value, seconds)
                 self._rows.setdefault((key, step), row)
         if now - self._written >= self._every:
             self.flush()
@@ -96,14 +108,14 @@ def copy_curves(source: Engine, target: Engine, uid: str) -> None:
         run(target, lambda c, some=some: c.execute(insert_new(target, CURVES), some))  # type: ignore[misc]
 
 
-def read_curves(
+def read_points(
     engine: Engine,
     uids: Sequence[str],
     keys: Sequence[str] | None = None,
     *,
     after: float | None = None,
-) -> "pd.DataFrame":
-    """Return curves as rows `uid, key, step, value, seconds`, ordered by all of them.
+) -> list[tuple[str, str, int, float, float]]:
+    """Return points of curves as tuples (uid, key, step, value, seconds), ordered by all of them.
 
     Args:
         engine: the study's database.
@@ -111,32 +123,37 @@ def read_curves(
         keys: the curve keys wanted; None means all.
         after: only points of more than so many seconds since their trial's start.
     """
-    # Here, because it takes longer to load than all else that the job of a trial needs.
-    import pandas as pd
-
     ensure_tables(engine, _METADATA)
-    query = select(CURVES) if keys is None else select(CURVES).where(CURVES.c.key.in_(keys))
+    query = select(*(CURVES.c[name] for name in _POINT))
+    query = query if keys is None else query.where(CURVES.c.key.in_(keys))
     if after is not None:
         query = query.where(CURVES.c.seconds > after)
     with engine.connect() as connection:
-        frame = pd.concat(
-            [
-                pd.read_sql(query.where(CURVES.c.uid.in_(some)), connection)
-                for some in _batches(sorted(set(uids)))
-            ]
-        ).sort_values(["uid", "key", "step"], ignore_index=True)
-    special = frame.pop("special")
-    frame["value"] = frame["value"].astype(float).where(special.isna(), special.map(_number))
-    return frame
+        rows = [
+            (uid, key, step, value if special is None else float(special), seconds)
+            for some in _batches(sorted(set(uids)))
+            for uid, key, step, value, special, seconds in connection.execute(
+                query.where(CURVES.c.uid.in_(some))
+            )
+        ]
+    return sorted(rows, key=itemgetter(0, 1, 2))
+
+
+def read_curves(
+    engine: Engine, uids: Sequence[str], keys: Sequence[str] | None = None
+) -> "pd.DataFrame":
+    """Return what `read_points` does as a frame `uid, key, step, value, seconds`."""
+    # Here, because it takes longer to load than all else that the job of a trial needs.
+    import pandas as pd
+
+    rows = read_points(engine, uids, keys)
+    frame = pd.DataFrame(rows, columns=["uid", "key", "step", "value", "seconds"])
+    return frame.astype({"step": int, "value": float, "seconds": float})
 
 
 def _batches(things: Sequence[T]) -> list[Sequence[T]]:
     """Split what would be more parameters than a database takes in one query."""
     return [things[i : i + _BATCH] for i in range(0, max(len(things), 1), _BATCH)]
-
-
-def _number(text: str | None) -> float:
-    return math.nan if text is None else float(text)
 
 
 def _row(uid: str, key: str, step: int, value: float, seconds: float) -> dict[str, Any]:

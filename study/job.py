@@ -2,7 +2,7 @@
 
 The supervisor asked for the trial and answers for it; this job's rank 0 takes it over, reports, and writes
 down how it ended. Whatever it cannot write down, the supervisor does. Without a number the job only prepares
-the objective.
+the objective; a spare one then waits to be given a trial.
 """
 
 import sys
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from study.errors import TrialInterrupted
+from study.handover import await_trial, tell_ready
 from study.launch import launch
 from study.options import hang_option, storage_option, study_argument
-from study.trial import run_trial
-from study.worker import facts_of, finish, join, record_with
+from study.worker import evaluate, facts_of, finish, join, prepare
 from study.world import World, expect_ranks, mpi_world
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["job", "run_job"]
 
 
-def run_job(world: World, storage: str, study: str, number: int | None) -> None:
+def run_job(
+    world: World, storage: str, study: str, number: int | None, *, spare: bool = False
+) -> None:
     """Prepare the objective of a study and run one of its trials, on every rank.
 
     Args:
@@ -31,6 +33,7 @@ def run_job(world: World, storage: str, study: str, number: int | None) -> None:
         storage: database URL.
         study: name of the study.
         number: a running trial of it, which a supervisor asked for; None for none.
+        spare: whether to wait, when all is prepared, for a trial that is asked for later.
 
     Raises:
         UsageError: there is no such running trial, or the objective cannot be prepared (on every rank).
@@ -49,17 +52,28 @@ def run_job(world: World, storage: str, study: str, number: int | None) -> None:
 
     with world.signals():
         session, objective = join(world, take)
-        world.together(lambda: objective.prepare(world))
+        prepare(objective, world)
+        tell_ready(world)
+        if spare:
+            number = _wait(world, session)
         if number is None:
             return
         facts = facts_of(world)
         begun = world.lead(lambda: cast("Session", session).begin(facts))
-        answers = None if session is None else session.mailbox
-        outcome = run_trial(begun, objective, world, record_with(session), answers)
+        outcome = evaluate(begun, objective, world, session)
         if session is not None:
             finish(world, session, outcome)
         if outcome.state == "interrupted":
             raise TrialInterrupted(f"stopped during trial {number}; its spec is queued again")
+
+
+def _wait(world: World, session: "Session | None") -> int:
+    """Wait for a trial without a connection to the database, and take it over."""
+    if session is not None:
+        session.disconnect()
+    number = await_trial(world)
+    world.lead(lambda: cast("Session", session).take(number))
+    return number
 
 
 @click.command()
@@ -67,11 +81,12 @@ def run_job(world: World, storage: str, study: str, number: int | None) -> None:
 @click.argument("number", type=click.IntRange(0), required=False)
 @storage_option
 @hang_option
-def job(study: str, number: int | None, storage: str, hang_timeout: float) -> None:
+@click.option("--spare", is_flag=True, help="Prepare, then wait to be given a trial.")
+def job(study: str, number: int | None, storage: str, hang_timeout: float, spare: bool) -> None:
     """Run trial NUMBER of STUDY on the ranks of this job, or only prepare for any."""
     world = mpi_world(hang_timeout)
     expect_ranks(world)
-    run_job(world, storage, study, number)
+    run_job(world, storage, study, number, spare=spare)
 
 
 if __name__ == "__main__":

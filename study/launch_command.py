@@ -9,9 +9,11 @@ from typing import Any
 import click
 
 from study.errors import UsageError
+from study.keeping import keeping_options
 from study.launchers import Place, share
 from study.options import storage_option, study_argument
 from study.slurm import Slurm, launch_name, restarted
+from study.snapshots import Keeping
 from study.supervisor import Launch, supervise
 from study.trial import Ending
 from study.world import launched_by_mpi
@@ -57,13 +59,19 @@ __all__ = ["launch", "places"]
     "--max-failures", type=click.IntRange(1), default=5, show_default=True,
     help="Give up after so many failed trials in a row.",
 )  # fmt: skip
+@keeping_options
+@click.option(
+    "--spares/--no-spares", default=True, show_default=True,
+    help="Load each worker's next job while one runs: it takes memory, and trials begin sooner.",
+)  # fmt: skip
 def launch(
     study: str, storage: str, n_trials: int, workers: int, ranks: int, hosts: str | None, slurm: str | None,
-    timeout: float | None, stall: float, grace: float, max_failures: int,
+    timeout: float | None, stall: float, grace: float, max_failures: int, keeping: Keeping, spares: bool,
 ) -> int:  # fmt: skip
     """Run trials of STUDY, each as an MPI job of its own, and look after the jobs.
 
-    Whatever happens to a job (a crash, a lack of memory, a rank that hangs) costs its trial and no other.
+    Whatever happens to a job (a crash, a lack of memory, a rank that hangs) costs its trial and no other, and a
+    trial that has left a snapshot goes on from there as another.
 
     \b
     jigsaw launch my-study --n-trials 20 --workers 2 --ranks 4
@@ -78,8 +86,9 @@ def launch(
     # Other machines see the working directory, if anything of this one.
     folder = Path.cwd() if launcher or named else None
     plan = Launch(
-        storage, study, n_trials, where, ranks, timeout, stall, grace, max_failures, folder,
-        launch_name(), restarted(),
+        storage, study, n_trials, where, ranks, timeout, stall, grace, max_failures, keeping,
+        # On a cluster a job that waits is an allocation that nobody uses.
+        spares and launcher is None, folder, launch_name(), restarted(),
     )  # fmt: skip
     last: dict[str, Any] = {}
 

@@ -74,6 +74,7 @@ class Mailbox:
         self._every = every
         self._looked = -every
         self._taken: set[int] = set()
+        self._uid = uid
         self._open = (COMMANDS.c.uid == uid) & (COMMANDS.c.state == "queued")
         self._done: list[str] = []
 
@@ -104,6 +105,12 @@ class Mailbox:
         self._settle(COMMANDS.c.id == command.id, "done" if done else "refused", text)
         if done:
             self._done.append(f"{command} {text}")
+
+    def inherit(self, uids: Sequence[str]) -> None:
+        """Take over what is still queued for the attempts that this trial goes on from."""
+        queued = COMMANDS.c.uid.in_(uids) & (COMMANDS.c.state == "queued")
+        change = update(COMMANDS).where(queued).values(uid=self._uid)
+        run(self._engine, lambda connection: connection.execute(change))
 
     def close(self) -> None:
         """Refuse what is still queued: the trial has ended."""

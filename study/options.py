@@ -93,7 +93,7 @@ _CONDITIONS = (
     click.option(
         "--pruner",
         metavar="NAME:K=V,..",
-        help="median, percentile, halving, hyperband, threshold, none.  [default: median]",
+        help="median, percentile, halving, hyperband, patient, threshold, none.  [default: median]",
     ),
     click.option(
         "--seed",

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, cast
 
 from study.attempts import Attempt, Jobs
 from study.errors import JigsawError, TrialInterrupted, UsageError
-from study.exits import last_line
+from study.exits import blameless, last_line
 from study.launchers import Launcher, Place
 from study.objective import Objective
+from study.snapshots import Keeping
 from study.trial import INTERRUPTED, Job
 from study.worker import Progress, silent
 
@@ -45,6 +46,8 @@ class Launch:
         stall: seconds without progress of all ranks after which a job is killed; > 0.
         grace: seconds that jobs have to end when the launch is stopped; >= 0.
         max_failures: failed trials in a row after which the launch gives up; >= 1.
+        keeping: how snapshots of trials are kept.
+        spares: whether each place loads its next job while one runs, unless trials choose their ranks.
         folder: where jobs have their folders, which all machines see; None means this machine's temporary folder.
         name: what this launch has in common with those that go on in its place; empty where none will.
         again: whether it goes on in the place of one that was ended.
@@ -59,6 +62,8 @@ class Launch:
     stall: float = 600.0
     grace: float = 10.0
     max_failures: int = 5
+    keeping: Keeping = field(default_factory=Keeping)
+    spares: bool = False
     folder: Path | None = None
     name: str = ""
     again: bool = False
@@ -103,13 +108,13 @@ def supervise(
     """
     from study.search.session import Session, open_session
 
-    first = open_session(launch.storage, launch.study, {})
+    first = open_session(launch.storage, launch.study, {}, launch.keeping)
     with TemporaryDirectory(prefix="jigsaw-", dir=launch.folder) as folder, _stop_signals() as stop:
         jobs = Jobs(launch.study, launch.storage, launch.stall, Path(folder), launcher)
         if type(first.objective).prepare is not Objective.prepare:
             _prepare(jobs, launch, stop)
         slots = [
-            _Slot(Session(first.study, first.conditions, first.objective), place)
+            _Slot(Session(first.study, first.conditions, first.objective, launch.keeping), place)
             for place in launch.places
         ]
         return _Supervisor(launch, jobs, slots, stop, progress or silent).run()
@@ -158,6 +163,7 @@ class _Slot:
     place: Place
     job: Job | None = None
     attempt: Attempt | None = None
+    spare: Attempt | None = None
 
 
 class _Supervisor:
@@ -191,9 +197,8 @@ class _Supervisor:
         finally:
             # Reached with jobs left when the database stayed away: a trial that cannot be settled now is
             # settled by whoever joins next, because this process is gone then.
-            for slot in self._busy():
-                if slot.attempt is not None:
-                    slot.attempt.running.kill()
+            for attempt in [a for slot in self._slots for a in (slot.attempt, slot.spare) if a]:
+                attempt.running.kill()
             for slot in self._busy():
                 with suppress(Exception):
                     slot.session.settle("its supervisor could not go on")
@@ -202,13 +207,14 @@ class _Supervisor:
     def _busy(self) -> list[_Slot]:
         return [slot for slot in self._slots if slot.job is not None]
 
-    def _wanted(self) -> bool:
+    def _wanted(self, loaded: int = 0) -> bool:
+        """Tell whether to begin a trial more than those that run, and those that jobs are loaded for."""
         late = self._launch.timeout is not None and (
             time.monotonic() - self._started >= self._launch.timeout
         )
         hopeless = self._tally.failures_in_a_row >= self._launch.max_failures
         return not (late or hopeless) and (
-            self._tally.done + len(self._busy()) < self._launch.n_trials
+            self._tally.done + len(self._busy()) + loaded < self._launch.n_trials
         )
 
     def _turn(self) -> None:
@@ -219,6 +225,7 @@ class _Supervisor:
                 slot.session.beat()
             if slot.job is None and self._wanted() and not self._stop:
                 self._begin(slot)
+            self._load(slot)
         self._slots[0].session.settle_stale()
 
     def _begin(self, slot: _Slot) -> None:
@@ -230,7 +237,27 @@ class _Supervisor:
             slot.job = None
             raise UsageError(f"trial {job.number}: ranks is {ranks!r}; allowed: 1, 2, ...")
         if not self._stop:
-            slot.attempt = self._jobs.start(ranks, slot.place, job.number)
+            slot.attempt = self._start(slot, ranks, job.number)
+
+    def _start(self, slot: _Slot, ranks: int, number: int) -> Attempt:
+        spare, slot.spare = slot.spare, None
+        if spare is None:
+            return self._jobs.start(ranks, slot.place, number)
+        if spare.ranks != ranks or spare.running.poll() is not None:
+            spare.running.kill()
+            return self._jobs.start(ranks, slot.place, number)
+        spare.hand_over(number)
+        return spare
+
+    def _load(self, slot: _Slot) -> None:
+        """Have a slot's next job load, as soon as the one that runs has loaded itself."""
+        if not self._launch.spares or slot.spare is not None or self._stop:
+            return
+        chosen = slot.job is None or slot.job.ranks is not None
+        if chosen or slot.attempt is None or not slot.attempt.ready:
+            return
+        if self._wanted(sum(other.spare is not None for other in self._slots)):
+            slot.spare = self._jobs.spare(slot.attempt.ranks, slot.place)
 
     def _settle(self, slot: _Slot, reason: str = "") -> None:
         """Learn how a slot's trial ended; one that did not fails, for `reason` or for its job's."""
@@ -239,7 +266,7 @@ class _Supervisor:
         tail = attempt.running.logs() if attempt and not reason else ""
         ending = slot.session.settle(why, tail, again=bool(reason))
         slot.job = slot.attempt = None
-        self._tally.add(ending.state)
+        self._tally.add(INTERRUPTED if blameless(ending.reason or "") else ending.state)
         self._progress("end", {"number": job.number, "ending": ending})
 
     def _leave(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, cast
 from study.errors import TrialFailed, TrialInterrupted, TrialPruned, TrialStopped
 from study.objective import Objective, Result, decode, digest
 from study.provenance import Clock
+from study.snapshots import Keeper, Snapshot
 from study.steering import Answers, Steering
 from study.world import World
 
@@ -30,12 +31,14 @@ class Job:
         spec: the spec as JSON bytes.
         digest: sha256 of these bytes, checked by every rank.
         ranks: how many ranks it asks for by its parameter `ranks`; None when it does not.
+        resumed: what it goes on from; None at its start.
     """
 
     number: int
     spec: bytes
     digest: str
     ranks: int | None = None
+    resumed: Snapshot | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ def run_trial(
     world: World,
     record: Record | None,
     answers: Answers | None = None,
+    keeper: Keeper | None = None,
 ) -> Outcome:
     """Evaluate a trial on every rank of the world; never raises for what happens inside the trial.
 
@@ -83,10 +87,13 @@ def run_trial(
         world: the ranks.
         record: rank 0's `(step, value, logs) -> prune?`; None on the others.
         answers: rank 0's hold on live commands; None on the others, and where there are none.
+        keeper: rank 0's hold on the trial's snapshots; None on the others, and where none are kept.
     """
     clock = Clock.start()
-    reporter = _Reporter(world, record, Steering(objective.settable, answers))
+    steering = Steering(objective.settable, answers, keeper, job.resumed, patient=True)
+    reporter = _Reporter(world, record, steering)
     outcome = _evaluate(job, objective, world, reporter)
+    world.patient = False
     spent = world.settle(clock.spent())
     gc.collect()  # a failed trial's traceback holds its computational graph
     total = {"cpu_seconds": round(sum(s["cpu_seconds"] for s in spent), 3), "ranks": world.size}
@@ -153,7 +160,8 @@ class _Reporter:
     def __init__(self, world: World, record: Record | None, steering: Steering) -> None:
         self.steering = steering
         self.speaks = record is not None
-        self.last: float | None = None
+        values = [value for _, value, *_ in steering.reports if value is not None]
+        self.last: float | None = values[-1] if values else None
         self._world = world
         self._record = record
 
@@ -169,6 +177,8 @@ class _Reporter:
         if prune:
             raise TrialPruned(f"pruned at step {step}")
         self.last = self.last if value is None else value
+        told = logs if logs and self.speaks else {}
+        self.steering.heard(step, value, told)
         self.steering.hear(news, step, valued=self.last is not None)
 
 

@@ -5,15 +5,18 @@ before anything that can fail, and ends the whole job itself when a rank cannot 
 before or outside MPI would leave the others waiting.
 """
 
+import gc
 import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from study.errors import TrialFailed, TrialInterrupted, UsageError
 from study.objective import Objective, load_objective
+from study.snapshots import Keeping
 from study.trial import Job, Outcome, Record, run_trial
 from study.world import World
 
@@ -21,7 +24,8 @@ if TYPE_CHECKING:
     from study.search.session import Session
 
 __all__ = [
-    "Plan", "Progress", "Tally", "facts_of", "finish", "join", "record_with", "run_worker", "silent",
+    "Plan", "Progress", "Tally", "evaluate", "facts_of", "finish", "join", "prepare", "record_with", "run_worker",
+    "silent",
 ]  # fmt: skip
 
 
@@ -38,6 +42,7 @@ class Plan:
         max_failures: failed trials in a row after which the worker gives up; >= 1.
         wanted: conditions the command line insists on; the study refuses a conflict.
         budget_hours: core-hours of the whole study after which no trial is begun; None means no limit.
+        keeping: how snapshots of trials are kept.
     """
 
     storage: str
@@ -48,6 +53,7 @@ class Plan:
     max_failures: int = 5
     wanted: Mapping[str, Any] = field(default_factory=dict)
     budget_hours: float | None = None
+    keeping: Keeping = field(default_factory=Keeping)
 
 
 @dataclass
@@ -92,7 +98,7 @@ def run_worker(world: World, plan: Plan, progress: Progress | None = None) -> Ta
         session, objective = join(world, lambda: _open(plan))
         progress = silent if session is None or progress is None else progress
         progress("prepare", {"study": plan.study})
-        world.together(lambda: objective.prepare(world))
+        prepare(objective, world)
         return _loop(world, plan, session, objective, progress)
 
 
@@ -114,9 +120,22 @@ def join(world: World, open_: Callable[[], "Session"]) -> "tuple[Session | None,
     if session is None:
         return None, world.together(lambda: load_objective(name, settings))
     world.check("together")
-    world.before_abort = session.abandon
+    world.before_abort = partial(session.abandon, fault=True)
     world.progressed = session.beat
     return session, session.objective
+
+
+def prepare(objective: Objective, world: World) -> None:
+    """Prepare an objective on every rank.
+
+    Raises:
+        UsageError: it cannot be prepared (on every rank).
+        TrialFailed: preparing failed (on every rank).
+    """
+    world.together(lambda: objective.prepare(world))
+    # What is here stays: each trial's end looks for garbage among its own objects only.
+    gc.collect()
+    gc.freeze()
 
 
 def facts_of(world: World) -> dict[str, Any]:
@@ -155,8 +174,7 @@ def _loop(
         return job
 
     while (job := _lead(world, session, next_job)) is not None:
-        answers = None if session is None else session.mailbox
-        outcome = run_trial(job, objective, world, record_with(session, progress), answers)
+        outcome = evaluate(job, objective, world, session, progress)
         tally.add(outcome)
         if session is not None:
             finish(world, session, outcome)
@@ -179,6 +197,20 @@ def _lead(
             again = isinstance(error, TrialInterrupted)
             session.abandon("interrupted" if again else str(error), again=again)
         raise
+
+
+def evaluate(
+    job: Job,
+    objective: Objective,
+    world: World,
+    session: "Session | None",
+    progress: Progress | None = None,
+) -> Outcome:
+    """Run a trial on every rank, with what rank 0's session has to do with it: reports, commands, snapshots."""
+    record = record_with(session, progress)
+    if session is None:
+        return run_trial(job, objective, world, record)
+    return run_trial(job, objective, world, record, session.mailbox, session.keeper)
 
 
 def finish(world: World, session: "Session", outcome: Outcome) -> None:
@@ -217,7 +249,7 @@ def _open(plan: Plan) -> "Session":
     # Imported by rank 0 only: the other ranks need no database code.
     from study.search.session import open_session
 
-    return open_session(plan.storage, plan.study, plan.wanted)
+    return open_session(plan.storage, plan.study, plan.wanted, plan.keeping)
 
 
 def main() -> None:

@@ -103,6 +103,9 @@ class World:
         hang_timeout: seconds to wait for the other ranks before the job is aborted; > 0.
 
     Attributes:
+        patient: whether a signal waits for the next iteration, where the trial can be kept (see
+            `study.steering`), instead of ending the trial in the next exchange; the same on every rank.
+        asked: whether some rank had been asked to stop by a signal at the last exchange; the same on every rank.
         arriving: called on every rank before each exchange, with what the rank is about to do.
         progressed: called on every rank after each exchange: all ranks came to it.
         before_abort: called before this rank ends the job, with the reason.
@@ -113,7 +116,7 @@ class World:
         self.rank: int = 0 if comm is None else comm.rank
         self.size: int = 1 if comm is None else comm.size
         self.hang_timeout = hang_timeout
-        self.interrupted = False
+        self.interrupted = self.asked = self.patient = False
         self._word, self._total = np.zeros((2, 4 + _ROOM))
         self._local: tuple[int, int] | None = (0, 1) if comm is None else None
         self.arriving: Callable[[str], None] = lambda call: None
@@ -248,13 +251,15 @@ class World:
         total = self._word if self._comm is None else self._add_up(call)
         self.progressed()
         failed, interrupted, tags, squares = map(int, total[:4])
-        self.interrupted = bool(interrupted)
+        self.asked = bool(interrupted)
+        # A signal may have come since this rank wrote its word: it is a word of the next exchange.
+        self.interrupted = self.interrupted or self.asked
         # By Cauchy and Schwarz only equal tags make them equal; 20 bits stay exact on 8,192 ranks.
         diverged = self.size * squares != tags**2
         # Who was asked to stop may be anywhere: that is no divergence.
-        if failed or (diverged and not self.interrupted):
+        if failed or (diverged and not self.asked):
             self._leave(failure if failed else (f"ranks diverged: this one is at {call!r}", None))
-        if self.interrupted:
+        if self.asked and (diverged or not self.patient):
             raise TrialInterrupted(f"stopped by a signal before {call!r}")
         return total[4 : 4 + array.size].reshape(array.shape).astype(array.dtype)
 

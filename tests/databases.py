@@ -129,7 +129,7 @@ def _ready(server: PostgreSQL) -> PostgreSQL:
 
     from study.search.storage import open_storage
 
-    for _ in range(200):
+    for _ in range(600):
         if server.process.poll() is not None:
             break
         try:
@@ -139,7 +139,7 @@ def _ready(server: PostgreSQL) -> PostgreSQL:
             continue
         open_storage(server.url).engine.dispose()
         return server
-    raise Unavailable("the server did not start within 10 s")
+    raise Unavailable("the server did not start within 30 s")
 
 
 class MariaDB:
@@ -211,7 +211,7 @@ def mariadb() -> Iterator[MariaDB]:
 def _mariadb_ready(server: MariaDB, process: "subprocess.Popen[bytes]") -> MariaDB:
     from study.search.storage import open_storage
 
-    for _ in range(400):
+    for _ in range(600):
         if process.poll() is not None:
             break
         if not server.socket.exists():
@@ -220,4 +220,4 @@ def _mariadb_ready(server: MariaDB, process: "subprocess.Popen[bytes]") -> Maria
         server.execute(f"CREATE DATABASE {_DATABASE} CHARACTER SET utf8mb4", database=None)
         open_storage(server.url).engine.dispose()
         return server
-    raise Unavailable("the server did not start within 20 s")
+    raise Unavailable("the server did not start within 30 s")

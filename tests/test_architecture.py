@@ -50,6 +50,8 @@ def test_a_breach_is_found(tmp_path: Path, module: str, line: str, broken: str) 
     [
         # A rank that only evaluates needs no database; a verb that only reads needs no networks.
         ("study.worker", "optuna sqlalchemy chainer chainermn mpi4py pandas"),
+        ("study.job", "optuna sqlalchemy chainer chainermn mpi4py pandas"),
+        ("objectives.attack", "optuna sqlalchemy mpi4py pandas scipy.stats skimage sklearn torch"),
         ("study.commands", "optuna sqlalchemy chainer chainermn mpi4py"),
         ("study.__main__", "optuna sqlalchemy chainer chainermn mpi4py"),
         ("study.search.session", "chainer chainermn mpi4py"),

@@ -7,8 +7,8 @@ function say(text, bad) {
   said.className = bad ? 'bad' : 'quiet';
 }
 
-async function ask(url) {
-  const answer = await fetch(url, { headers: { Accept: 'application/json' } });
+async function ask(url, how) {
+  const answer = await fetch(url, how);
   const found = await answer.json();
   if (!answer.ok) throw new Error(found.error);
   return found;
@@ -102,15 +102,35 @@ document.addEventListener('click', (event) => {
   row.scrollIntoView({ block: 'nearest' });
 });
 
-// What a page marks as live is fetched again as the server renders it.
-const live = document.getElementById('live');
-if (live) {
-  every(5, async () => {
-    const answer = await fetch(location.href);
-    const text = await answer.text();
-    const page = new DOMParser().parseFromString(text, 'text/html');
-    const fresh = page.getElementById('live');
+// What a page marks as live is fetched again as the server renders it; what was chosen or opened stays so.
+async function refresh() {
+  const answer = await fetch(location.href);
+  const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
+  for (const part of document.querySelectorAll('[data-live]')) {
+    const fresh = page.getElementById(part.id);
     if (!fresh) throw new Error(page.querySelector('main p')?.textContent || 'The dashboard does not answer.');
-    live.replaceChildren(...fresh.childNodes);
+    if (part.innerHTML === fresh.innerHTML) continue;
+    const chosen = part.value;
+    const opened = [...part.querySelectorAll('details[open]')].map((one) => one.id);
+    part.replaceChildren(...fresh.childNodes);
+    if ([...(part.options || [])].some((option) => option.value === chosen)) part.value = chosen;
+    for (const one of part.querySelectorAll('details')) one.open = opened.includes(one.id);
+  }
+}
+if (document.querySelector('[data-live]')) every(5, refresh);
+
+// Commands are sent as JSON with the page's token: neither can come from another site.
+for (const form of document.querySelectorAll('form[data-token]')) {
+  form.addEventListener('submit', async (event) => {
+    event.preventDefault();
+    try {
+      const { said: news } = await ask(form.getAttribute('action'), { method: 'POST',
+        headers: { 'Content-Type': 'application/json', 'X-Jigsaw-Token': form.dataset.token },
+        body: JSON.stringify(Object.fromEntries(new FormData(form))) });
+      say(news, false);
+      await refresh();
+    } catch (error) {
+      say(error.message, true);
+    }
   });
 }

@@ -40,8 +40,6 @@ def points_frame(
     trials: pd.DataFrame,
     keys: Sequence[str] | None = None,
     metric: str = "value",
-    *,
-    after: float | None = None,
 ) -> pd.DataFrame:
     """Return the curves of some trials as rows `number, key, step, value, seconds`.
 
@@ -52,14 +50,13 @@ def points_frame(
         trials: rows of `study.search.records.read_trials`: trial_id, number and, if they are ours, uid.
         keys: the curve keys wanted; None means all.
         metric: what the study calls its value.
-        after: only points of more than so many seconds since their trial's start, and of no plain trial.
     """
     uids = trials["uid"] if "uid" in trials else pd.Series(None, trials.index, dtype=object)
     ours = uids.notna()
-    frame = read_curves(engine, uids[ours].tolist(), keys, after=after)
+    frame = read_curves(engine, uids[ours].tolist(), keys)
     numbers = dict(zip(uids[ours], trials.loc[ours, "number"], strict=True))
     frame.insert(0, "number", frame.pop("uid").map(numbers))
-    if after is None and not ours.all() and (keys is None or metric in keys):
+    if not ours.all() and (keys is None or metric in keys):
         frame = pd.concat([frame, _reported(engine, trials[~ours], metric)])
     return frame.sort_values(["number", "key", "step"], ignore_index=True)
 

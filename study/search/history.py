@@ -5,11 +5,16 @@ what the five tables know of the trials wanted, as plain rows.
 """
 
 import json
+from array import array
 from bisect import insort
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import chain
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from optuna.storages._rdb.models import (
     TrialIntermediateValueModel,
     TrialModel,
@@ -37,10 +42,26 @@ from sqlalchemy import (
 
 from study.search.cells import SPECIAL, distribution, local_time
 
-__all__ = ["FINISHED", "History", "by_number", "read_trials"]
+__all__ = ["FINISHED", "NEWS", "ONE", "History", "by_number", "read_trials"]
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 _HEAD, _PARAM, _USER, _SYSTEM, _STEP, _VALUE = range(6)
+
+# Statements take longer to build than to run, so that they are built once and given their parameters.
+ONE: ColumnElement[bool] = TrialModel.trial_id == bindparam("trial", type_=Integer)
+"""The trial whose id is the parameter `trial`."""
+
+NEWS: ColumnElement[bool] = and_(
+    TrialModel.study_id == bindparam("study", type_=Integer),
+    or_(
+        TrialModel.trial_id > bindparam("seen", type_=Integer),
+        # Written into the statement: a queue may be longer than the parameters a database takes.
+        TrialModel.trial_id.in_(
+            bindparam("waited", type_=Integer, expanding=True, literal_execute=True)
+        ),
+    ),
+)
+"""The trials that may differ from what a `History` holds."""
 
 
 @dataclass
@@ -51,6 +72,7 @@ class History:
         seen: every trial up to this id is finished and kept, or in `unfinished`.
         unfinished: ids of trials that were running or waiting when last looked at.
         finished: the kept trials of each state, in the order of their numbers.
+        ended: all of them in that order.
     """
 
     seen: int = -1
@@ -58,14 +80,12 @@ class History:
     finished: dict[TrialState, list[FrozenTrial]] = field(
         default_factory=lambda: {state: [] for state in FINISHED}
     )
+    ended: list[FrozenTrial] = field(default_factory=list)
+    _columns: dict[int, "array[float]"] = field(default_factory=dict)
 
-    def news(self, study_id: int) -> Any:
-        """Return the condition on trials that may differ from what is known."""
-        t = TrialModel
-        # Written into the statement: a queue may be longer than the parameters a database takes.
-        waited: Any = bindparam(None, sorted(self.unfinished), expanding=True, literal_execute=True)
-        news = or_(t.trial_id > self.seen, t.trial_id.in_(waited))
-        return and_(t.study_id == study_id, news)
+    def news(self, study_id: int) -> Mapping[str, Any]:
+        """Return what `NEWS` needs, to find the trials that may differ from what is known."""
+        return {"study": study_id, "seen": self.seen, "waited": sorted(self.unfinished)}
 
     def learn(self, trials: Sequence[FrozenTrial]) -> None:
         """Keep what finished, and remember what did not."""
@@ -75,7 +95,38 @@ class History:
                 self.unfinished.add(trial._trial_id)
             else:
                 self.unfinished.discard(trial._trial_id)
-                insort(self.finished[trial.state], trial, key=by_number)
+                self._keep(trial)
+
+    def _keep(self, trial: FrozenTrial) -> None:
+        insort(self.finished[trial.state], trial, key=by_number)
+        insort(self.ended, trial, key=by_number)
+        if trial.state == TrialState.COMPLETE:
+            for step, column in self._columns.items():
+                column.extend(_reported(trial, step))
+
+    def column(self, step: int) -> NDArray[np.float64]:
+        """Return what complete trials reported at a step, in any order; gathered once, then added to."""
+        if step not in self._columns:
+            found = (_reported(trial, step) for trial in self.finished[TrialState.COMPLETE])
+            self._columns[step] = array("d", chain.from_iterable(found))
+        return np.array(self._columns[step])
+
+    def merged(
+        self, states: Collection[TrialState], others: Iterable[FrozenTrial]
+    ) -> list[FrozenTrial]:
+        """Return the kept trials in some states and others, in the order of their numbers."""
+        kept = [self.finished[state] for state in FINISHED if state in states]
+        if len(kept) == len(FINISHED):
+            kept = [self.ended]
+        trials = kept[0].copy() if len(kept) == 1 else sorted(chain(*kept), key=by_number)
+        for trial in others:
+            insort(trials, trial, key=by_number)
+        return trials
+
+
+def _reported(trial: FrozenTrial, step: int) -> Sequence[float]:
+    values = trial.intermediate_values
+    return (values[step],) if step in values else ()
 
 
 def by_number(trial: FrozenTrial) -> int:
@@ -84,17 +135,21 @@ def by_number(trial: FrozenTrial) -> int:
 
 
 def read_trials(
-    connection: Connection, where: ColumnElement[bool], details: Collection[TrialState]
+    connection: Connection,
+    where: ColumnElement[bool],
+    parameters: Mapping[str, Any],
+    details: tuple[TrialState, ...],
 ) -> list[FrozenTrial]:
     """Return trials in the order of their ids, by one statement.
 
     Args:
         connection: to the study's database.
-        where: which of them, as a condition on Optuna's `TrialModel`.
+        where: which of them, as a condition on Optuna's `TrialModel`; always the same object.
+        parameters: of the condition.
         details: states whose trials come with parameters, values, attributes and reports; trials in
             other states come without.
     """
-    rows = connection.execute(_statement(where, details))
+    rows = connection.execute(_statement(where, details), parameters)
     trials: dict[int, FrozenTrial] = {}
     params: dict[int, list[tuple[int, str, float, str]]] = {}
     # The heads come first: databases return the branches of a UNION ALL in any order.
@@ -115,6 +170,7 @@ def _by_kind(row: Sequence[Any]) -> int:
     return kind
 
 
+@lru_cache
 def _statement(where: ColumnElement[bool], details: Collection[TrialState]) -> Any:
     t = TrialModel.__table__.c
     wanted = (

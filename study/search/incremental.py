@@ -8,36 +8,33 @@ a report also says whether any trial finished meanwhile.
 
 import copy
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import chain
+from contextlib import AbstractContextManager, contextmanager
+from itertools import count
 from typing import Any, TypeVar, cast
 
-from optuna.distributions import (
-    BaseDistribution,
-    check_distribution_compatibility,
-    distribution_to_json,
-)
+from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages import RDBStorage, _CachedStorage
-from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialModel, TrialParamModel
+from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialModel
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, Engine, Table, func, select
+from sqlalchemy import Connection, Engine, Select, Table, func, select
 from sqlalchemy.orm import Session
 
 from study.retry import PATIENCE, run
-from study.search.cells import UNFINISHED, distribution, now
-from study.search.history import FINISHED, History, by_number, read_trials
+from study.search.agreement import Agreement
+from study.search.cells import UNFINISHED, now
+from study.search.claiming import Stamp, adopt, create, take
+from study.search.history import ONE, History, read_trials
+from study.search.known import FINISHED_SINCE, Known
+from study.search.own import Own
 from study.search.rows import (
     PARAMS,
     REPORTS,
     SYSTEM_ATTRIBUTES,
-    TRIALS,
     USER_ATTRIBUTES,
     VALUES,
     attribute_row,
     change_state,
-    create_trial,
     state_of,
     value_row,
     write_rows,
@@ -47,14 +44,6 @@ __all__ = ["IncrementalStorage", "storage_of"]
 
 
 T = TypeVar("T")
-
-
-@dataclass
-class _Own:
-    """A running trial that this process created, and the study it belongs to."""
-
-    study_id: int
-    trial: FrozenTrial
 
 
 class IncrementalStorage(_CachedStorage):
@@ -68,32 +57,23 @@ class IncrementalStorage(_CachedStorage):
     def __init__(self, backend: RDBStorage, patience: float = PATIENCE) -> None:
         super().__init__(backend)
         self._patience = patience
-        self._histories: dict[int, History] = {}
-        self._known: dict[int, FrozenTrial] = {}
-        self._own: dict[int, _Own] = {}
-        self._distributions: dict[int, dict[str, BaseDistribution]] = {}
+        self._known = Known(self._read)
+        self._own: dict[int, Own] = {}
+        self._agreement = Agreement(self._cell)
         self._ids: dict[str, int] = {}
-        self._stamp: Mapping[str, Any] = {}
-        # Whether a trial finished since `_histories` was brought up to date; None: nobody knows.
-        self._news: bool | None = None
-        self._trusting = False
+        self._stamp: Stamp = {}
 
     @property
     def engine(self) -> Engine:
         """The database."""
         return self._backend.engine
 
-    @contextmanager
-    def one_report(self) -> Iterator[None]:
+    def one_report(self) -> AbstractContextManager[None]:
         """Decide on a report by what was known when it was stored: no look at the database in between."""
-        self._trusting, self._news = True, None
-        try:
-            yield
-        finally:
-            self._trusting = False
+        return self._known.one_report()
 
     @contextmanager
-    def stamped(self, attributes: Mapping[str, Any]) -> Iterator[None]:
+    def stamped(self, attributes: Stamp) -> Iterator[None]:
         """Give a trial that is created meanwhile these user attributes, or none of them and no trial.
 
         The first names the trial: no other has it.
@@ -109,10 +89,10 @@ class IncrementalStorage(_CachedStorage):
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """Return a trial: one of this process, a finished one, or what the database holds now."""
         if (own := self._own.get(trial_id)) is not None:
-            return _copied(own.trial)
-        if (known := self._known.get(trial_id)) is not None:
+            return own.copied()
+        if (known := self._known.finished(trial_id)) is not None:
             return known
-        found = self._read(TrialModel.trial_id == trial_id, list(TrialState))
+        found = self._read(ONE, {"trial": trial_id}, tuple(TrialState))
         if not found:
             raise KeyError(f"no trial has the id {trial_id}")
         return found[0]
@@ -133,7 +113,7 @@ class IncrementalStorage(_CachedStorage):
         """Return the study's trials in the order of their numbers; reads what is new."""
         wanted = [s for s in TrialState if states is None or s in states]
         with self._lock:
-            trials = self._find(study_id, wanted)
+            trials = self._known.find(study_id, wanted)
         if not trials:
             self.get_study_name_from_id(study_id)  # raises when there is no such study
         return copy.deepcopy(trials) if deepcopy else trials
@@ -151,37 +131,10 @@ class IncrementalStorage(_CachedStorage):
             self.get_study_name_from_id(study_id)
         return count
 
-    def _find(self, study_id: int, wanted: Sequence[TrialState]) -> list[FrozenTrial]:
-        if not any(state.is_finished() for state in wanted):
-            return self._look_at_open(study_id, wanted)
-        history = self._histories.setdefault(study_id, History())
-        finished_only = all(state.is_finished() for state in wanted)
-        fresh = (
-            []
-            if finished_only and self._trusting and self._news is False
-            else (self._read_news(study_id, history, wanted))
-        )
-        kept = [history.finished[state] for state in wanted if state.is_finished()]
-        rest = [trial for trial in fresh if trial.state in UNFINISHED and trial.state in wanted]
-        if len(kept) == 1 and not rest:
-            return kept[0].copy()
-        return sorted(chain(*kept, rest), key=by_number)
-
-    def _read_news(
-        self, study_id: int, history: History, wanted: Sequence[TrialState]
-    ) -> list[FrozenTrial]:
-        details = list(dict.fromkeys((*FINISHED, *wanted)))
-        fresh = self._read(history.news(study_id), details)
-        history.learn(fresh)
-        self._known.update((t._trial_id, t) for t in fresh if t.state.is_finished())
-        self._news = False
-        return fresh
-
-    def _look_at_open(self, study_id: int, wanted: Sequence[TrialState]) -> list[FrozenTrial]:
-        """Return running or waiting trials without reading the history first."""
-        history = self._histories.get(study_id, History())
-        where = history.news(study_id) & TrialModel.state.in_(wanted)
-        return self._read(where, wanted)
+    def history(self, study_id: int) -> History:
+        """Return the study's finished trials, not to be changed; reads what is new."""
+        with self._lock:
+            return self._known.history(study_id)
 
     def get_best_trial(self, study_id: int) -> FrozenTrial:
         """Return the best complete trial of a study with one objective."""
@@ -193,18 +146,26 @@ class IncrementalStorage(_CachedStorage):
         best: int = self._run(lambda connection: find(study_id, 0, Session(connection)))
         return self.get_trial(best)
 
-    def _read(self, where: Any, details: Sequence[TrialState]) -> list[FrozenTrial]:
-        return self._run(lambda connection: read_trials(connection, where, details))
+    def _read(self, where: Any, parameters: Any, details: Any) -> list[FrozenTrial]:
+        return self._run(lambda connection: read_trials(connection, where, parameters, details))
 
     def _run(self, work: Callable[[Connection], T]) -> T:
         return run(self.engine, work, self._patience)
+
+    def _cell(self, query: Select[Any]) -> Any:
+        return self._run(lambda connection: connection.execute(query).scalar())
+
+    def _repeat(self, work: Callable[[Connection, bool], T]) -> T:
+        """Run what has to know whether it was done already, perhaps, and nobody heard."""
+        tries = count()
+        return self._run(lambda connection: work(connection, next(tries) > 0))
 
     def look_again(self, trial_id: int) -> FrozenTrial:
         """Return what the database holds of a trial of this process that another writes, too.
 
         One that is finished belongs to this process no more.
         """
-        (found,) = self._read(TrialModel.trial_id == trial_id, list(TrialState))
+        (found,) = self._read(ONE, {"trial": trial_id}, tuple(TrialState))
         if found.state.is_finished():
             self._own.pop(trial_id, None)
         return found
@@ -213,12 +174,12 @@ class IncrementalStorage(_CachedStorage):
 
     def adopt(self, trial_id: int) -> None:
         """Make a running trial, which another process asked for, one of this process."""
-        self._run(lambda connection: self._adopt(connection, trial_id))
+        self._own[trial_id] = Own(*self._run(lambda connection: adopt(connection, trial_id)))
 
     def delete_study(self, study_id: int) -> None:
         """Delete a study, and forget it."""
-        self._histories.pop(study_id, None)
-        self._known.clear()  # SQLite gives their ids to others
+        self._known.forget(study_id)
+        self._agreement.forget()
         self._own.clear()
         super().delete_study(study_id)
 
@@ -226,19 +187,8 @@ class IncrementalStorage(_CachedStorage):
         """Create a trial; one without a template belongs to this process."""
         if template_trial is not None:
             return self._backend.create_new_trial(study_id, template_trial)
-        tries: list[str] = []
-
-        def create(connection: Connection) -> FrozenTrial:
-            tries.append("create")
-            if len(tries) > 1 and (made := self._stamped(connection)) is not None:
-                return read_trials(connection, TRIALS.c.trial_id == made, UNFINISHED)[0]
-            trial = create_trial(connection, study_id)
-            self._write_stamp(connection, trial._trial_id)
-            trial.user_attrs.update(self._stamp)
-            return trial
-
-        trial = self._run(create)
-        self._own[trial._trial_id] = _Own(study_id, trial)
+        trial = self._repeat(lambda c, again: create(c, study_id, self._stamp, again=again))
+        self._own[trial._trial_id] = Own(study_id, trial)
         return trial._trial_id
 
     def set_trial_param(
@@ -252,7 +202,7 @@ class IncrementalStorage(_CachedStorage):
         if (own := self._own.get(trial_id)) is None:
             self._backend.set_trial_param(trial_id, param_name, param_value_internal, distribution)
             return
-        self._check_distribution(own.study_id, param_name, distribution)
+        self._agreement.check(own.study_id, param_name, distribution)
         row = {
             "param_name": param_name,
             "param_value": param_value_internal,
@@ -271,8 +221,9 @@ class IncrementalStorage(_CachedStorage):
         )
         row = {"step": step, "intermediate_value": stored, "intermediate_value_type": kind}
         own = self._own.get(trial_id)
-        news = self._write(REPORTS, trial_id, [row], own and self._finished_since(own.study_id))
-        self._news = None if news is True else bool(news)
+        place = None if own is None else self._known.place(own.study_id)
+        news = self._write(REPORTS, trial_id, [row], place)
+        self._known.heard(news)
         if own is not None:
             own.trial.intermediate_values[step] = intermediate_value
 
@@ -303,18 +254,16 @@ class IncrementalStorage(_CachedStorage):
         if own is None or not state.is_finished():
             return self._backend.set_trial_state_values(trial_id, state, values)
         rows = [value_row(objective, value) for objective, value in enumerate(values or ())]
-        tries: list[str] = []
 
-        def end(connection: Connection) -> bool:
-            tries.append("end")
+        def end(connection: Connection, again: bool) -> bool:
             if rows:
                 write_rows(connection, VALUES, trial_id, rows)
             done = change_state(
                 connection, trial_id, UNFINISHED, state=state, datetime_complete=now()
             )
-            return done or (len(tries) > 1 and state_of(connection, trial_id) == state)
+            return done or (again and state_of(connection, trial_id) == state)
 
-        ended = self._run(end)
+        ended = self._repeat(end)
         del self._own[trial_id]
         if not ended:
             self._refuse(trial_id)
@@ -322,47 +271,26 @@ class IncrementalStorage(_CachedStorage):
 
     def _take(self, trial_id: int) -> bool:
         """Make a waiting trial one of this process, unless another was faster."""
-        tries: list[str] = []
 
-        def take(connection: Connection) -> bool:
-            tries.append("take")
-            waiting, running = (TrialState.WAITING,), TrialState.RUNNING
-            if change_state(connection, trial_id, waiting, state=running, datetime_start=now()):
-                self._write_stamp(connection, trial_id)
-            elif len(tries) == 1 or self._stamped(connection) != trial_id:
-                return False
-            self._adopt(connection, trial_id)
-            return True
+        def claim(connection: Connection, again: bool) -> tuple[int, FrozenTrial] | None:
+            taken = take(connection, trial_id, self._stamp, again=again)
+            return adopt(connection, trial_id) if taken else None
 
-        taken = self._run(take)
-        if not taken:
+        if (own := self._repeat(claim)) is None:
             self._refuse(trial_id)
-        return taken
-
-    def _stamped(self, connection: Connection) -> int | None:
-        """Return the trial that has the stamp already: it was stored, and nobody heard."""
-        if not self._stamp:
-            return None
-        row = attribute_row(*next(iter(self._stamp.items())))
-        a = USER_ATTRIBUTES.c
-        query = select(a.trial_id).where(a.key == row["key"], a.value_json == row["value_json"])
-        return connection.execute(query.order_by(a.trial_id.desc()).limit(1)).scalar()
-
-    def _adopt(self, connection: Connection, trial_id: int) -> None:
-        where = TRIALS.c.trial_id == trial_id
-        study_id = connection.execute(select(TRIALS.c.study_id).where(where)).scalar_one()
-        (trial,) = read_trials(connection, where, UNFINISHED)
-        self._own[trial_id] = _Own(study_id, trial)
-
-    def _write_stamp(self, connection: Connection, trial_id: int) -> None:
-        rows = [attribute_row(key, value) for key, value in self._stamp.items()]
-        if rows:
-            write_rows(connection, USER_ATTRIBUTES, trial_id, rows)
+            return False
+        self._own[trial_id] = Own(*own)
+        return True
 
     def _write(
-        self, table: Table, trial_id: int, rows: Sequence[Mapping[str, Any]], returning: Any = None
+        self,
+        table: Table,
+        trial_id: int,
+        rows: Sequence[Mapping[str, Any]],
+        place: Mapping[str, Any] | None = None,
     ) -> Any:
-        done = self._run(lambda c: write_rows(c, table, trial_id, rows, returning))
+        news = None if place is None else (FINISHED_SINCE, place)
+        done = self._run(lambda c: write_rows(c, table, trial_id, rows, news))
         if done is None:
             self._refuse(trial_id)
         return done
@@ -372,30 +300,6 @@ class IncrementalStorage(_CachedStorage):
         self._own.pop(trial_id, None)
         self.check_trial_is_updatable(trial_id, self.get_trial(trial_id).state)
 
-    def _finished_since(self, study_id: int) -> Any:
-        """Return how many trials finished that are not known yet, as a part of a statement."""
-        history = self._histories.get(study_id)
-        if history is None:
-            return None
-        finished = TrialModel.state.in_(FINISHED)
-        return select(func.count()).where(history.news(study_id), finished).scalar_subquery()
-
-    def _check_distribution(self, study_id: int, name: str, new: BaseDistribution) -> None:
-        known = self._distributions.setdefault(study_id, {})
-        if name not in known:
-            known[name] = self._first_distribution(study_id, name) or new
-        check_distribution_compatibility(known[name], new)
-
-    def _first_distribution(self, study_id: int, name: str) -> BaseDistribution | None:
-        query = (
-            select(TrialParamModel.distribution_json)
-            .join(TrialModel, TrialModel.trial_id == TrialParamModel.trial_id)
-            .where(TrialModel.study_id == study_id, TrialParamModel.param_name == name)
-            .limit(1)
-        )
-        text = self._run(lambda connection: connection.execute(query).scalar())
-        return None if text is None else distribution(text)
-
 
 def storage_of(study: Study) -> IncrementalStorage:
     """Return the study's storage, also when plain Optuna opened it."""
@@ -403,17 +307,3 @@ def storage_of(study: Study) -> IncrementalStorage:
     if isinstance(storage, IncrementalStorage):
         return storage
     return IncrementalStorage(cast(_CachedStorage, storage)._backend)
-
-
-def _copied(trial: FrozenTrial) -> FrozenTrial:
-    """Return a trial that its reader may fill: Optuna's Trial does."""
-    twin = copy.copy(trial)
-    for name in (
-        "_params",
-        "_distributions",
-        "_user_attrs",
-        "_system_attrs",
-        "intermediate_values",
-    ):
-        setattr(twin, name, dict(getattr(trial, name)))
-    return twin

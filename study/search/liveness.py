@@ -1,11 +1,9 @@
 """Who still runs a trial: heartbeats in Optuna's own table, and what becomes of trials that nobody runs."""
 
 import socket
-from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages._rdb.models import TrialHeartbeatModel, TrialModel
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
@@ -14,6 +12,7 @@ from sqlalchemy import Connection, Engine, Table, func, insert, select, update
 from study.provenance import process_alive
 from study.retry import PATIENCE, run
 from study.search.incremental import storage_of
+from study.search.lineage import end_short, successor
 
 __all__ = [
     "EVERY",
@@ -76,10 +75,11 @@ def heartbeat_ages(study: Study) -> dict[int, float]:
 
 
 def fail_trial(study: Study, trial: FrozenTrial, reason: str) -> None:
-    """Fail a running trial for a reason; somebody else may settle it at this moment."""
-    with suppress(UpdateFinishedTrialError):
-        study._storage.set_trial_user_attr(trial._trial_id, "failure", reason)
-        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+    """Fail a running trial for a reason, and queue the next attempt at one that left a snapshot.
+
+    Somebody else may settle it at this moment: then nothing is changed.
+    """
+    end_short(study, trial, {"failure": reason}, successor(trial, interrupted=False))
 
 
 def owner_lives(trial: FrozenTrial) -> bool:

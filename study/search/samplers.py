@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from study.conditions import Conditions, parse_name
 from study.errors import UsageError
+from study.search.pruners import Hyperband, Median, Patient, Percentile
 from study.space import Scalar
 
 __all__ = ["PRUNERS", "SAMPLERS", "build_pruner", "build_sampler", "seed_of"]
@@ -29,10 +30,11 @@ SAMPLERS: dict[str, tuple[type[BaseSampler], dict[str, Scalar]]] = {
     "gp": (optuna.samplers.GPSampler, {}),
 }
 PRUNERS: dict[str, tuple[type[BasePruner], dict[str, Scalar]]] = {
-    "median": (optuna.pruners.MedianPruner, {}),
-    "percentile": (optuna.pruners.PercentilePruner, {"percentile": 25.0}),
+    "median": (Median, {}),
+    "percentile": (Percentile, {"percentile": 25.0}),
     "halving": (optuna.pruners.SuccessiveHalvingPruner, {}),
-    "hyperband": (optuna.pruners.HyperbandPruner, {}),
+    "hyperband": (Hyperband, {}),
+    "patient": (Patient, {}),
     "threshold": (optuna.pruners.ThresholdPruner, {}),
     "none": (optuna.pruners.NopPruner, {}),
 }

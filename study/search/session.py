@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -27,6 +28,7 @@ from study.provenance import provenance
 from study.search.cost import core_hours
 from study.search.growth import grow
 from study.search.incremental import storage_of
+from study.search.lineage import Hold, end_short, forget_snapshots, settled, successor
 from study.search.liveness import (
     EVERY,
     STALE_EVERY,
@@ -36,6 +38,7 @@ from study.search.liveness import (
     settle_stale,
 )
 from study.search.studies import conditions_of, finished, load_study, remember
+from study.snapshots import Keeper, Keeping
 from study.trial import INTERRUPTED, Ending, Job, Outcome
 
 __all__ = ["Session", "engine_of", "open_session", "take_session"]
@@ -43,7 +46,9 @@ __all__ = ["Session", "engine_of", "open_session", "take_session"]
 _TRACEBACK_CHARACTERS = 8000
 
 
-def open_session(url: str, name: str, wanted: Mapping[str, Any]) -> "Session":
+def open_session(
+    url: str, name: str, wanted: Mapping[str, Any], keeping: Keeping | None = None
+) -> "Session":
     """Join a study as a worker.
 
     Args:
@@ -51,6 +56,7 @@ def open_session(url: str, name: str, wanted: Mapping[str, Any]) -> "Session":
         name: the study.
         wanted: conditions asked for on the command line, None where the study decides; a study of
             plain Optuna takes them once and remembers.
+        keeping: how snapshots of its trials are kept; None: as by default.
 
     Raises:
         UsageError: no such study, or it was created with other conditions.
@@ -64,7 +70,7 @@ def open_session(url: str, name: str, wanted: Mapping[str, Any]) -> "Session":
     objective = load_objective(conditions.objective, conditions.settings)
     grow(study, objective)
     settle_stale(study)
-    return Session(study, conditions, objective)
+    return Session(study, conditions, objective, keeping)
 
 
 def take_session(url: str, name: str) -> "Session":
@@ -94,12 +100,21 @@ class Session:
         conditions: what the study remembers.
         objective: what its trials evaluate.
         mailbox: live commands to the trial that was asked for last.
+        keeper: snapshots of the trial that runs in this process.
     """
 
     mailbox: Mailbox | None = None
+    keeper: Keeper | None = None
 
-    def __init__(self, study: Study, conditions: Conditions, objective: Objective) -> None:
+    def __init__(
+        self,
+        study: Study,
+        conditions: Conditions,
+        objective: Objective,
+        keeping: Keeping | None = None,
+    ) -> None:
         self.study = study
+        self._keeping = settled(keeping or Keeping(), conditions)
         self.storage = storage_of(study)
         self.conditions = conditions
         self.objective = objective
@@ -131,7 +146,10 @@ class Session:
             stall: seconds that the trial may be silent; who runs it stops it then.
             prepared: whether the objective is prepared in this process, and knows what it stands on.
         """
-        owner = {"host": socket.gethostname(), "pid": os.getpid(), "stall": stall}
+        owner = {
+            "host": socket.gethostname(), "pid": os.getpid(), "stall": stall,
+            "keeping": self._keeping.record(),
+        }  # fmt: skip
         uid = uuid.uuid4().hex
         # A trial begins with its owner, so that whatever happens, the next worker knows whose it was.
         stamp = {"uid": uid, "owner": owner, **(self._made() if prepared else {}), **extra}
@@ -143,7 +161,11 @@ class Session:
             self.mailbox = Mailbox(self.storage.engine, uid)
             spec = encode(self.objective, self.objective.suggest(trial))
             trial.set_user_attr("spec", spec.decode())
-        return Job(trial.number, spec, digest(spec), trial.params.get("ranks"))
+            return self._job(spec, extra if prepared else None)
+
+    def disconnect(self) -> None:
+        """Hold no connection to the database until it is asked again."""
+        self.storage.engine.dispose()
 
     def take(self, number: int) -> None:
         """Take over a running trial that another process asked for and still answers for.
@@ -164,8 +186,21 @@ class Session:
         """Write down where the trial that was taken runs, and return it."""
         trial, _ = self._running()
         self.storage.set_trial_user_attrs(trial._trial_id, {**self._made(), **extra})
-        spec = trial.user_attrs["spec"].encode()
-        return Job(trial.number, spec, digest(spec), trial.params.get("ranks"))
+        return self._job(trial.user_attrs["spec"].encode(), extra)
+
+    def _job(self, spec: bytes, here: Mapping[str, Any] | None) -> Job:
+        """Return the trial as its ranks know it; `here` is where they are, if they are in this process."""
+        trial, curves = self._running()
+        job = Job(trial.number, spec, digest(spec), trial.params.get("ranks"))
+        if here is None:
+            return job
+        wanted = {"spec": job.digest, "ranks": here.get("ranks", 1), **self.objective.identity}
+        hold = Hold(self.storage, self.storage.get_trial(trial._trial_id), wanted)
+        self.keeper = hold.keeper()
+        resumed = hold.resume(curves, self.objective.metric)
+        if resumed is not None and self.mailbox is not None:
+            self.mailbox.inherit(hold.uids)
+        return replace(job, resumed=resumed)
 
     def _made(self) -> dict[str, Any]:
         return {"provenance": provenance() | self.objective.identity}
@@ -217,7 +252,7 @@ class Session:
         trial, _ = self._running()
         with suppress(UpdateFinishedTrialError):
             if self.storage.look_again(trial._trial_id).state == TrialState.RUNNING:
-                self.abandon(reason, tail, again=again)
+                self.abandon(reason, tail, again=again, fault=not again)
         self._trial = self._curves = None
         return _ending(self.storage.look_again(trial._trial_id))
 
@@ -240,8 +275,6 @@ class Session:
         trial, curves = self._running()
         with self._failing("storing the result"):
             self._write(trial, curves, outcome)
-        if outcome.state == "interrupted":
-            self._queue_again(trial)
 
     def _write(self, trial: Trial, curves: CurveWriter, outcome: Outcome) -> None:
         curves.flush()
@@ -255,7 +288,7 @@ class Session:
         else:
             tracebacks = {str(r): t[-_TRACEBACK_CHARACTERS:] for r, t in outcome.failures.items()}
             failed = {"failure": outcome.reason, "tracebacks": tracebacks}
-            self._tell(TrialState.FAIL, attributes | failed)
+            self._fail(attributes | failed, again=outcome.state == "interrupted")
 
     @contextmanager
     def _failing(self, doing: str) -> Iterator[None]:
@@ -263,27 +296,35 @@ class Session:
         try:
             yield
         except BaseException as error:
-            self.abandon(f"{doing}: {type(error).__name__}: {error}")
+            self.abandon(f"{doing}: {type(error).__name__}: {error}", fault=True)
             raise
 
-    def abandon(self, reason: str, tail: str = "", *, again: bool = False) -> None:
+    def abandon(
+        self, reason: str, tail: str = "", *, again: bool = False, fault: bool = False
+    ) -> None:
         """Fail the running trial, if there is one: nobody will finish it.
 
         Args:
             reason: why.
             tail: the end of what its job printed, if that is known.
-            again: whether to queue its spec again.
+            again: whether to queue its spec again: nothing was wrong with it.
+            fault: whether whoever ran it was ended, so that it may go on from a snapshot.
         """
-        if (trial := self._trial) is None:
+        if self._trial is None:
             return
         printed = {"tracebacks": {"log": tail[-_TRACEBACK_CHARACTERS:]}} if tail else {}
-        self._tell(TrialState.FAIL, {"failure": reason, **printed})
-        if again:
-            self._queue_again(trial)
+        self._fail({"failure": reason, **printed}, again=again, fault=fault)
 
-    def _queue_again(self, trial: Trial) -> None:
-        # Nothing was wrong with it: whoever works on the study next begins with it.
-        self.study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
+    def _fail(
+        self, attributes: Mapping[str, Any], *, again: bool = False, fault: bool = False
+    ) -> None:
+        """Fail the trial, and queue the next attempt at it where there is one."""
+        trial = self.storage.look_again(cast(Trial, self._trial)._trial_id)
+        following = successor(trial, interrupted=again) if again or fault else None
+        given = {**attributes, **self._commanded()}
+        if not end_short(self.study, trial, given, following):
+            raise UpdateFinishedTrialError(f"trial {trial.number} was ended by somebody else")
+        self._leave(trial, kept=following is not None)
 
     def _running(self) -> tuple[Trial, CurveWriter]:
         if self._trial is None or self._curves is None:
@@ -294,13 +335,24 @@ class Session:
         self, state: TrialState, attributes: Mapping[str, Any], value: float | None = None
     ) -> None:
         trial = cast(Trial, self._trial)
-        # A trial that was commanded is not what its spec alone would give.
-        given = {"commands": self.mailbox.history} if self.mailbox and self.mailbox.history else {}
-        self.storage.set_trial_user_attrs(trial._trial_id, {**attributes, **given})
+        given = {**attributes, **self._commanded()}
+        self.storage.set_trial_user_attrs(trial._trial_id, given)
         self.study.tell(trial, value, state)
-        self._trial = self._curves = None
+        self._leave(self.storage.get_trial(trial._trial_id), kept=False)
+
+    def _commanded(self) -> dict[str, str]:
+        # A trial that was commanded is not what its spec alone would give.
+        history = self.mailbox.history if self.mailbox else ""
+        return {"commands": history} if history else {}
+
+    def _leave(self, trial: FrozenTrial, *, kept: bool) -> None:
+        """Leave a trial that has ended; unless another goes on with it, nothing of it is left to be told or kept."""
+        self._trial = self._curves = self.keeper = None
+        if kept:
+            return
         if self.mailbox:
             self.mailbox.close()
+        forget_snapshots(trial)
 
     def _keep(self, trial: Trial, files: Mapping[str, bytes]) -> None:
         if not files or self.conditions.artifacts is None:

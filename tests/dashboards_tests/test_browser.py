@@ -2,7 +2,11 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from urllib.parse import urlsplit
 
 import pytest
@@ -44,6 +48,16 @@ def until(page: Page, expression: str, seconds: float = 60) -> None:
     while not page.evaluate(expression):
         assert time.monotonic() < end, expression
         page.wait_for_timeout(50)
+
+
+@contextmanager
+def static(folder: Path) -> Iterator[str]:
+    """Serve a folder as another site; yield its address."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
 
 
 class Watched:
@@ -164,6 +178,52 @@ def test_a_running_trial_grows(browser: Browser, tmp_path: Path) -> None:
         until(page, f"{points}.includes(200)")
         until(page, "document.getElementById('status').textContent.includes('new point')")
         assert watched.complaints == []
+        page.context.close()
+    session.abandon("over")
+
+
+EVIL_PAGE = """<form method="post" action="{0}/commands" enctype="text/plain" target="sent">
+<input name='{{"trial":"0/live:2","verb":"stop","x":"' value='"}}'></form><iframe name="sent"></iframe>
+<script>
+document.querySelector("form").submit();
+fetch("{0}/commands", {{method: "POST", mode: "no-cors", body: '{{"trial":"0/live:2","verb":"stop"}}'}});
+fetch("{0}/jobs").then(a => a.text()).then(t => document.title = t, () => document.title = "refused");
+</script>"""
+
+
+def test_a_command_from_the_page_and_none_from_another(browser: Browser, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'live.db'}"
+    make_study(url, "live", LINEAR, 2)
+    session = open_session(url, "live", {})
+    session.ask({})
+    session.record(100, 0.25, {})
+    (tmp_path / "evil").mkdir()
+    with served([url]) as (_, server), static(tmp_path / "evil") as other:
+        (tmp_path / "evil" / "index.html").write_text(EVIL_PAGE.format(server))
+        evil = Watched(browser, DESKTOP)
+        with evil.page.expect_response(f"{server}/commands") as answered:
+            evil.page.goto(other)
+        assert answered.value.status == 403
+        until(evil.page, "document.title === 'refused'")
+        watched = Watched(browser, PHONE)
+        page = watched.open(f"{server}/jobs?{query('0/live')}")
+        assert page.get_by_text("Commands and their answers").count() == 0
+        page.locator("[name=verb]").select_option("stop")
+        page.locator("[name=at_epoch]").fill("1e9")
+        page.get_by_role("button", name="Send").focus()
+        page.keyboard.press("Enter")
+        until(
+            page, "document.getElementById('status').textContent.startsWith('queued as command 1 ')"
+        )
+        until(page, "document.getElementById('live').textContent.includes('epoch 1e+09')")
+        page.locator("[name=verb]").select_option("set")
+        page.get_by_role("button", name="Send").click()
+        until(
+            page,
+            "document.querySelector('#status.bad')?.textContent.startsWith('set takes NAME=VALUE')",
+        )
+        found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa"]})
+        assert found.violations_count == 0, found.generate_report()
         page.context.close()
     session.abandon("over")
 

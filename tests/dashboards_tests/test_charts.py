@@ -129,6 +129,17 @@ class TestHistory:
         assert [trace.y[-1] for trace in lines] == ([max(complete)] if complete else [])
         json.loads(chart.to_json())
 
+    def test_along_another_key(self) -> None:
+        epochs = CURVES[CURVES["key"] == "loss"].assign(key="epoch", value=lambda f: f["step"] / 4)
+        lost = epochs["number"] == 2
+        chart = trial_curves(pd.concat([CURVES, epochs[~lost]]), ["loss"], along="epoch")
+        assert chart.layout.xaxis.title.text == "epoch"
+        drawn = {who: [] for who in ("s:0", "s:1", "s:2")}
+        for trace in chart.data:
+            for who, x in zip(trace.customdata, trace.x, strict=True):
+                drawn.get(who, []).append(float(x))
+        assert drawn == {"s:0": [2.5, 5.0], "s:1": [2.5, 5.0], "s:2": []}
+
     def test_of_a_real_study(self, linear_study: Study) -> None:
         frame = trials_frame(linear_study)
         chart = charts.history(frame)

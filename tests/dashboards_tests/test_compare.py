@@ -249,6 +249,20 @@ class TestRunning:
         news = ask(cursors[-1])
         assert news["states"] == {"0/live:2": "complete", "0/live:3": "running"}
 
+    @pytest.mark.parametrize("smooth", ["0", "0.5"])
+    def test_increments_along_another_key(self, running: Study, url: str, smooth: str) -> None:
+        client = make_site(open_sources([url])).test_client()
+        view = {"study": "0/live", "along": "epoch", "smooth": smooth}
+        cursor = client.get("/increments", query_string=view).get_json()["cursor"]
+        uid = running.get_trials(deepcopy=False)[2].user_attrs["uid"]
+        writer = CurveWriter(engine_of(running), uid)
+        writer._started -= 100  # as if the trial had run for a while
+        writer.add(200, {"accuracy": 0.25, "epoch": 1.5})
+        writer.add(300, {"accuracy": 0.25})
+        writer.flush()
+        news = client.get("/increments", query_string={**view, "cursor": cursor}).get_json()
+        assert news["points"] == [["0/live:2", "accuracy", 1.5, 0.25]]
+
     def test_jobs_say_who_runs_what(self, running: Study, url: str) -> None:
         [source] = open_sources([url]).find([])
         owner = running.get_trials(deepcopy=False)[2].user_attrs["owner"]

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 import sqlite3
 from io import StringIO
 from pathlib import Path
@@ -238,6 +239,23 @@ class TestTheAddress:
         answer = client.get(f"/table/trials.parquet?{query('0/linear')}")
         assert answer.status_code == 400
         assert "Parquet needs pyarrow, which is not installed" in answer.text
+
+    def test_pdf_needs_a_browser(
+        self, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PATH", "")
+        answer = client.get(f"/figure/history.pdf?{query('0/linear')}")
+        assert answer.status_code == 400
+        assert "PDF is printed by Chromium or Chrome, and this machine has none" in answer.text
+
+    @pytest.mark.slow
+    def test_pdf_holds_the_chart(self, client: FlaskClient) -> None:
+        if shutil.which("chromium") is None:
+            pytest.skip("no chromium on this machine: apt-get install chromium")
+        answer = client.get(f"/figure/history.pdf?{query('0/linear')}")
+        assert (answer.mimetype, answer.data[:5]) == ("application/pdf", b"%PDF-")
+        assert answer.data.count(b"/Type /Page\n") == 1
+        assert len(answer.data) > 8000  # fonts and lines: an empty page has about a thousand
 
     def test_nothing_is_written(self, client: FlaskClient) -> None:
         for method in ("post", "put", "delete", "patch"):

@@ -113,7 +113,7 @@ def test_a_signal_to_any_rank_stops_the_worker_and_settles_the_trial(
     trials = trials_frame(load_study(url, "s"))
     assert list(trials["state"]) == ["fail", "waiting", "waiting"]
     assert trials.iloc[0]["failure"] == "interrupted"
-    assert trials.iloc[2]["again"] == 0  # its spec is queued again
+    assert trials.iloc[2]["continues"] == 0  # its spec is queued again
 
 
 def test_ctrl_c_on_mpiexec_leaves_no_process_and_no_running_trial(url: str, tmp_path: Path) -> None:

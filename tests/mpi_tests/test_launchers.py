@@ -2,8 +2,11 @@
 
 import os
 import signal
+import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from study.beats import read_beats
 from study.conditions import Conditions
 from study.errors import UsageError
+from study.handover import SUPERVISOR, hand_over, is_ready, supervisor
 from study.launchers import Alone, InProcess, Launcher, Mpiexec, Place, Running
 from study.objective import load_objective
 from study.search.session import open_session
@@ -54,11 +58,19 @@ def wait(running: Running, limit: float = 60) -> int:
     return code
 
 
-def wait_for_beats(folder: Path, ranks: int, count: int, limit: float = 60) -> None:
+def wait_until(what: Callable[[], bool], limit: float = 60) -> None:
     deadline = time.monotonic() + limit
-    while any(beat is None or beat.count < count for beat in read_beats(folder, ranks)):
+    while not what():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def wait_for_beats(folder: Path, ranks: int, count: int, limit: float = 60) -> None:
+    def seen() -> bool:
+        beats = read_beats(folder, ranks)
+        return all(beat is not None and beat.count >= count for beat in beats)
+
+    wait_until(seen, limit)
 
 
 @every_launcher
@@ -96,6 +108,64 @@ def test_a_signal_reaches_the_ranks(launcher: Any, ranks: int, url: str, tmp_pat
     assert wait(running) == 130, running.logs()
     states = [t.state.name for t in load_study(url, "s").trials]
     assert states == ["FAIL", "WAITING"]
+
+
+def cpu_seconds(pid: int) -> float:
+    used = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
+    return sum(map(int, used)) / os.sysconf("SC_CLK_TCK")
+
+
+def open_files(pid: int) -> list[str]:
+    return [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+
+
+def start_spare(launcher: Any, ranks: int, url: str, folder: Path) -> Running:
+    folder.mkdir()
+    made: Launcher = launcher()
+    told = {"OPTUNA_STORAGE": url, SUPERVISOR: supervisor()}
+    running = made.start(["s", "--spare", "--hang-timeout", "30"], ranks, Place(), told, folder)
+    wait_until(lambda: is_ready(folder))
+    return running
+
+
+@every_process
+def test_a_spare_waits_idle_until_it_is_given_a_trial(
+    launcher: Any, ranks: int, url: str, tmp_path: Path
+) -> None:
+    number = ask(url, "none")
+    running = start_spare(launcher, ranks, url, folder := tmp_path / "job")
+    beats = read_beats(folder, ranks)
+    pids = [beat.pid for beat in beats if beat is not None]
+    time.sleep(0.2)
+    before = [cpu_seconds(pid) for pid in pids]
+    time.sleep(2)
+    assert max(cpu_seconds(p) - b for p, b in zip(pids, before, strict=True)) < 0.2
+    # An idle connection counts on a server, and is in the way of whoever restores a file.
+    assert not [f for pid in pids for f in open_files(pid) if "study.db" in f]
+    assert (running.poll(), read_beats(folder, ranks)) == (None, beats)
+    hand_over(folder, number)
+    assert wait(running) == 0, running.logs()
+    assert load_study(url, "s").trials[0].value == 10.0
+    assert not processes_naming(str(tmp_path))
+
+
+@every_process
+@pytest.mark.parametrize("whom", ["ranks", "supervisor"])
+def test_a_spare_ends_when_asked_to_and_when_nobody_will_give_it_a_trial(
+    whom: str, launcher: Any, ranks: int, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(url, "none")
+    if whom == "supervisor":
+        gone = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True)
+        monkeypatch.setattr(
+            "tests.mpi_tests.test_launchers.supervisor", lambda: f"{gethostname()} {gone.stdout}"
+        )
+    running = start_spare(launcher, ranks, url, tmp_path / "job")
+    if whom == "ranks":
+        running.signal(signal.SIGTERM)
+    assert wait(running) == 130, running.logs()
+    assert "Traceback" not in running.logs()
+    assert load_study(url, "s").trials[0].state.name == "RUNNING"
 
 
 @every_process

@@ -120,6 +120,27 @@ def test_a_killed_supervisor_takes_its_jobs_along(fault: str, url: str, tmp_path
     assert trials(url)[0].user_attrs["failure"] == f"its worker (process {job.pid}) died"
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_spare_ends_with_its_launch(number: int, url: str, tmp_path: Path) -> None:
+    queue(url, "stop rank 1", "none")
+    job = launch(url, tmp_path, 2, "--grace", 0)
+    wait_for(lambda: list(tmp_path.glob("jigsaw-*/spare-*/ready")))
+    job.send_signal(number)
+    finish(job, 30)
+    wait_until_gone(str(tmp_path))
+
+
+def test_no_spares_are_loaded_when_asked_for_none(url: str, tmp_path: Path) -> None:
+    queue(url, "slow", "none")
+    job = launch(url, tmp_path, 2, "--no-spares")
+    wait_for_report(url)
+    while job.poll() is None:
+        assert not list(tmp_path.glob("jigsaw-*/spare-*"))
+        time.sleep(0.1)
+    assert finish(job, 60).code == 0
+    assert states(url) == ["COMPLETE"] * 2
+
+
 def test_a_signal_leaves_jobs_time_to_end(url: str, tmp_path: Path) -> None:
     queue(url, "slow")
     job = launch(url, tmp_path, 1)
@@ -132,7 +153,7 @@ def test_a_signal_leaves_jobs_time_to_end(url: str, tmp_path: Path) -> None:
     first, again = trials(url)
     assert (first.state.name, first.user_attrs["failure"]) == ("FAIL", "interrupted")
     assert "cost" in first.user_attrs  # its own rank 0 wrote it down
-    assert (again.state.name, again.user_attrs["again"]) == ("WAITING", 0)
+    assert (again.state.name, again.user_attrs["continues"]) == ("WAITING", 0)
 
 
 def test_a_job_that_outlives_the_grace_period_is_killed(url: str, tmp_path: Path) -> None:

@@ -77,16 +77,22 @@ def test_an_attack_trial_reports_at_equal_distances_and_leaves_its_results(attac
     assert isinstance(result, Result)
     assert [step for step, _, _ in report.calls] == [40, 80, 120, 160]
     for _, value, logs in report.calls:
-        assert set(logs) == {"error.eps08", "error.eps40", "loss"}
+        assert set(logs) == {"error.eps08", "error.eps40", "loss", "iteration", "epoch"}
+        assert logs["epoch"] * len(attack.data.train.labels) == pytest.approx(
+            logs["iteration"] * SPEC.batch.size
+        )
         assert value == pytest.approx((logs["error.eps08"] + logs["error.eps40"]) / 2)
     last = report.calls[-1]
     assert result.value == last[1]
     assert {k: result.attributes[k] for k in ("error.eps08", "error.eps40")} == {
-        k: v for k, v in last[2].items() if k != "loss"
+        k: v for k, v in last[2].items() if k.startswith("error.")
     }
     pictures = {"examples.eps08.png", "examples.eps40.png"}
-    assert set(result.files) == {"weights.npz", *pictures}
+    answers = {name.replace("png", "json") for name in pictures}
+    assert set(result.files) == {"weights.npz", *pictures, *answers}
     for name in pictures:
+        said = json.loads(result.files[name.replace("png", "json")])
+        assert set(said["before"]) == set(said["after"]) == set(attack._classifiers)
         assert Image.open(BytesIO(result.files[name])).size == (8 * 8 * 3, 3 * 8 * 3)
 
 

@@ -53,6 +53,7 @@ def test_every_pruner_judges(name: str) -> None:
         ({"sampler": ""}, "^sampler '' is unknown"),
         ({"pruner": "mean"}, "^pruner 'mean' is unknown; allowed: median, percentile, halving, hyperband, "),
         ({"pruner": "threshold"}, "^pruner 'threshold': Either lower or upper must be specified"),
+        ({"pruner": "patient:wrapped=nop"}, "^pruner 'patient:wrapped=nop': wrapped is 'nop'; allowed: median, halving, h"),
         ({"pruner": "median:n_warmup_steps=-1"}, "^pruner 'median:n_warmup_steps=-1': "),
     ],
 )  # fmt: skip
@@ -60,6 +61,19 @@ def test_what_cannot_be_built_is_one_sentence(conditions: Any, message: str) -> 
     build = build_sampler if "sampler" in conditions else build_pruner
     with pytest.raises(UsageError, match=message):
         build(Conditions(**conditions))
+
+
+def test_a_patient_pruner_waits_for_another_one() -> None:
+    patient: Any = build_pruner(Conditions(pruner="patient:patience=1,wrapped=median"))
+    assert isinstance(patient._wrapped_pruner, optuna.pruners.MedianPruner)
+    alone: Any = build_pruner(Conditions(pruner="patient:patience=1"))
+    study = optuna.create_study(pruner=alone)
+    trial = study.ask()
+    verdicts = []
+    for step, value in enumerate([1.0, 0.5, 0.6, 0.7]):
+        trial.report(value, step)
+        verdicts.append(trial.should_prune())
+    assert verdicts == [False, False, False, True]
 
 
 def test_arguments_reach_the_pruner() -> None:

@@ -16,6 +16,7 @@ from study.search.artifacts import read_artifact
 from study.search.frames import curves_frame
 from study.search.session import Session, open_session, take_session
 from study.search.studies import load_study
+from study.snapshots import Keeping
 from study.trial import Ending, Outcome
 
 COST = {"wall_seconds": 2.0, "cpu_seconds": 3.0, "ranks": 2}
@@ -44,6 +45,7 @@ def test_asking_draws_a_spec_and_writes_down_who_runs_it(
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "stall": 60.0,
+        "keeping": Keeping(str(session.keeper.place.parent)).record(),
     }
     assert trial.user_attrs["hosts"] == ["n1"]
     assert trial.user_attrs["spec"] == job.spec.decode()

@@ -2,7 +2,10 @@
 
 import os
 import re
+import signal
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from shutil import copyfile
 from typing import Any
@@ -154,6 +157,106 @@ class _Dies:
         return "first\nthe last line\n"
 
     def kill(self) -> None: ...
+
+
+class _Spares:
+    """Runs jobs in this process, on however many ranks; a spare runs as soon as it is looked at with a trial.
+
+    Args:
+        code: with which spares end before they have a trial; None when they wait.
+    """
+
+    def __init__(self, code: int | None = None) -> None:
+        self.code = code
+        self.started: list[tuple[str, int]] = []
+        self.spares: list[_Spare] = []
+
+    def start(self, arguments: Any, ranks: int, place: Any, environment: Any, folder: Path) -> Any:
+        self.started.append((arguments[1], ranks))
+        run = partial(
+            InProcess().start, ranks=1, place=place, environment=environment, folder=folder
+        )
+        if arguments[1] != "--spare":
+            return run(arguments)
+        (folder / "ready").touch()
+        self.spares.append(_Spare(self.code, folder, lambda number: run(["s", number])))
+        return self.spares[-1]
+
+
+@dataclass
+class _Spare:
+    code: int | None
+    folder: Path
+    run: Callable[[str], Any]
+    killed: bool = False
+
+    def poll(self) -> int | None:
+        given = self.folder / "trial"
+        if self.code is None and given.exists():
+            self.code = self.run(given.read_text()).poll()
+        return self.code
+
+    def kill(self) -> None:
+        self.killed = True
+
+    def logs(self) -> str:
+        return ""
+
+
+@pytest.mark.parametrize(
+    ("spares", "started"),
+    [(True, ["0", "--spare", "--spare"]), (False, ["0", "1", "2"])],
+)  # fmt: skip
+def test_a_place_loads_its_next_job_while_one_runs(
+    spares: bool, started: list[str], create: Callable[..., Any], database_url: str
+) -> None:
+    create()
+    launcher = _Spares()
+    tally = supervise(Launch(database_url, "s", 3, spares=spares), launcher)
+    assert tally.states == {"complete": 3}
+    # None is loaded that has no trial to wait for.
+    assert launcher.started == [(what, 1) for what in started]
+
+
+def test_a_spare_that_ended_is_replaced_and_costs_no_trial(
+    create: Callable[..., Any], database_url: str
+) -> None:
+    create()
+    launcher = _Spares(code=1)
+    assert supervise(Launch(database_url, "s", 2, spares=True), launcher).states == {"complete": 2}
+    assert [what for what, _ in launcher.started] == ["0", "--spare", "1"]
+
+
+def test_a_trial_that_chooses_its_ranks_has_no_use_for_a_spare(
+    create: Callable[..., Any], database_url: str
+) -> None:
+    study = create(objective="SometimesRanked")
+    for kind in ("b", "b", "a"):
+        enqueue(
+            study,
+            tiny.SometimesRanked(),
+            {"kind": kind, "ranks": 2} if kind == "b" else {"kind": kind},
+        )
+    launcher = _Spares()
+    supervise(Launch(database_url, "s", 4, spares=True), launcher)
+    # The spare of trial 0 has one rank, and nobody knows how many the trial after a trial that chose wants.
+    assert launcher.started == [("0", 1), ("--spare", 1), ("1", 2), ("2", 2), ("3", 1)]
+    assert [spare.killed for spare in launcher.spares] == [True]
+
+
+def test_a_launch_that_is_stopped_ends_its_spares(
+    create: Callable[..., Any], database_url: str
+) -> None:
+    create()
+    launcher = _Spares()
+
+    def stop(event: str, facts: Any) -> None:
+        if event == "end":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(TrialInterrupted):
+        supervise(Launch(database_url, "s", 3, spares=True), launcher, stop)
+    assert [spare.killed for spare in launcher.spares] == [True]
 
 
 HYDRA = "=   BAD TERMINATION\n=   PID 77 RUNNING AT n1\n=   EXIT CODE: {}\n"

@@ -1,5 +1,6 @@
 """A whole worker in one process: what it leaves in the database when it is stopped or goes wrong."""
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -40,7 +41,8 @@ def test_a_signal_while_asking_gives_the_queued_spec_back(
     assert (
         again.system_attrs["fixed_params"] == failed.params == {"kind": "a", "x": 0.5, "gain": 2.0}
     )
-    assert again.user_attrs == {"again": 0}
+    told = {name: again.user_attrs[name] for name in ("continues", "attempt", "faults")}
+    assert told == {"continues": 0, "attempt": 2, "faults": 0}
 
 
 def test_a_trial_that_only_reports_hears_a_signal(
@@ -75,3 +77,13 @@ def test_a_trial_that_wants_other_ranks_is_refused(
     ):
         run_worker(world, Plan(database_url, "s", n_trials=1))
     assert left(database_url) == [("FAIL", "it wants 2 ranks, and this job has 1")]
+
+
+def test_what_was_there_before_trials_is_not_searched_for_garbage_at_their_ends(
+    create: Callable[..., Any], database_url: str
+) -> None:
+    gc.unfreeze()
+    create()
+    run_worker(World(), Plan(database_url, "s", n_trials=1))
+    assert gc.get_freeze_count() > len(gc.get_objects())
+    gc.unfreeze()

@@ -165,3 +165,11 @@ class Ranked(Tiny):
 
 
 NOT_A_CLASS = 3
+
+
+class SometimesRanked(Tiny):
+    """Chooses its ranks for kind b only."""
+
+    def suggest(self, trial: Suggester) -> dict[str, Any]:
+        spec = super().suggest(trial)
+        return spec | ({"ranks": trial.suggest_int("ranks", 2, 2)} if spec["kind"] == "b" else {})

@@ -1,0 +1,15 @@
+"""How many messages a training step takes: what ranks wait for, whatever their network."""
+
+import json
+from pathlib import Path
+
+from tests.mpi_tests.jobs import run_job
+
+
+def test_a_training_step_takes_27_messages() -> None:
+    job = Path(__file__).with_name("messages_job.py")
+    said = [line for line in run_job(2, job, limit=120).splitlines() if line.startswith("{")]
+    steps = [json.loads(line) for line in said]
+    assert steps == [steps[0]] * 3
+    # Batch statistics of either pass ride along with status words; the gradient is one packed message.
+    assert steps[0] == {"Iallreduce": 26, "Allreduce": 1}
