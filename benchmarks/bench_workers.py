@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks.claims import Claim, write
 from benchmarks.pruning import pruning_claims
+from benchmarks.weekend import weekend_claims
 from study.conditions import Conditions
 from study.launchers import find_mpiexec
 from study.objective import load_objective
@@ -32,6 +33,7 @@ NAP = 3.0
 QUICK = bool(os.environ.get("QUICK"))
 TRIALS = 6 if QUICK else 20
 FAULTS = 20 if QUICK else 200
+WEEKEND = 20 if QUICK else 200
 SEEDS, SECONDS = (2, 20.0) if QUICK else (5, 110.0)
 STALL = 5.0
 SEED = 0
@@ -190,7 +192,14 @@ def pruning() -> None:
     write("pruning", claims, {"part": "PARTS=pruning", "seeds": SEEDS, "seconds": SECONDS})
 
 
-PARTS = {"trials": trials, "pruning": pruning}
+def weekend() -> None:
+    """Measure what is lost on a Slurm where jobs are pre-empted and killed."""
+    with tempfile.TemporaryDirectory() as name:
+        claims = list(weekend_claims(Path(name), WEEKEND, SEED))
+    write("weekend", claims, {"part": "PARTS=weekend", "seed": SEED, "trials": WEEKEND})
+
+
+PARTS = {"trials": trials, "pruning": pruning, "weekend": weekend}
 
 
 def main() -> None:

@@ -52,6 +52,7 @@ MpiDefault=none
 KillWait={kill_wait}
 OverTimeLimit=0
 MinJobAge=300
+FirstJobId={first}
 DefMemPerCPU=500
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={megabytes}
 PartitionName=usual Default=YES Nodes={host} MaxTime=INFINITE State=UP PriorityTier=1 GraceTime={kill_wait}
@@ -124,7 +125,8 @@ def _configure(folder: Path, kill_wait: int) -> Slurm:
         (folder / name).mkdir()
     facts = {
         "folder": folder, "host": _host(), "user": getpass.getuser(), "ports": _free_ports(2),
-        "cpus": CPUS, "megabytes": MEGABYTES, "kill_wait": kill_wait,
+        # MPICH names shared memory after the job's number, and finds what a killed job of that number left.
+        "first": 1 + int.from_bytes(os.urandom(3)), "cpus": CPUS, "megabytes": MEGABYTES, "kill_wait": kill_wait,
     }  # fmt: skip
     (folder / "slurm.conf").write_text(_CONFIGURATION.format(**facts))
     return Slurm(folder)
