@@ -73,11 +73,11 @@ class Slurm:
         self.folder = folder
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf")}
 
-    def run(self, *command: str, check: bool = True) -> str:
+    def run(self, *command: str, check: bool = True, cwd: Path | None = None, **extra: str) -> str:
         """Run one of Slurm's programs; return what it printed."""
         done = subprocess.run(
-            command, env={**os.environ, **self.environment}, capture_output=True, text=True, timeout=60,
-            check=False,
+            command, env={**os.environ, **extra, **self.environment}, capture_output=True, text=True,
+            timeout=60, check=False, cwd=cwd,
         )  # fmt: skip
         assert done.returncode == 0 or not check, done.stderr
         return done.stdout
