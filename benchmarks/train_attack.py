@@ -11,8 +11,8 @@
 
 Networks that are compared train for equal processor time: the images that this makes are measured before
 the first seed of each, and written down. Everything lands in runs/attack (QUICK=1: minutes, in
-runs/attack-quick); what is there is not trained again, so that Ctrl-C costs one network at most. The raw
-numbers are gathered in results/attack_training.csv, beside the other results.
+runs/attack-quick); what is there is not trained again, and what was stopped goes on: Ctrl-C costs nothing, a
+crash five minutes. The raw numbers are gathered in results/attack_training.csv, beside the other results.
 """
 
 import os
@@ -36,10 +36,11 @@ from benchmarks.claims import RESULTS, processor
 from models.package import load_package, save_package
 from objectives.attack import AttackObjective, AttackSettings, train_attack
 from objectives.hints import load_hint
-from objectives.retraining import retrain
+from objectives.retraining import retrain, snapshots_beside
 from objectives.spec import AttackSpec
 from objectives.targets import CleanLogits, load_targets
-from study.errors import JigsawError, UsageError
+from study.errors import JigsawError, TrialInterrupted, UsageError
+from study.snapshots import Keeping, discard
 from study.world import World
 
 __all__ = ["COMPARED", "FOLDER", "PARTS", "RECIPE", "absent", "packages"]
@@ -184,10 +185,18 @@ def _compare(cell: Cell, seeds: int) -> None:
 
 def _affordable(cell: Cell) -> int:
     """Return how many images the cell's networks can see in SECONDS, in whole batches."""
+    known = (
+        FOLDER / cell.part / f"{cell.name}.images"
+    )  # networks that were stopped go on with as many
+    if known.exists():
+        return int(known.read_text())
     updates = _updates(cell)
     spent = [_processor_seconds(updates) for _ in range(3 if QUICK else 12)]
     batch = cell.spec.batch.size
-    return batch * max(1, int(SECONDS / statistics.median(spent[1:])))
+    images = batch * max(1, int(SECONDS / statistics.median(spent[1:])))
+    known.parent.mkdir(parents=True, exist_ok=True)
+    known.write_text(str(images))
+    return images
 
 
 def _updates(cell: Cell) -> Iterator[Any]:
@@ -215,7 +224,14 @@ def _train(cell: Cell, seed: int) -> None:
     print(f"{place}: training on {cell.given.images:,} images", file=sys.stderr, flush=True)
     started, spent = time.monotonic(), time.process_time()
     objective = AttackObjective(**cell.given.model_dump())
-    again = retrain(objective, cell.spec, seed, World(), {"part": cell.part})
+    kept, world = snapshots_beside(place), World()
+    try:
+        with world.signals():
+            again = retrain(
+                objective, cell.spec, seed, world, {"part": cell.part}, Keeping(str(kept))
+            )
+    except TrialInterrupted:
+        raise SystemExit("stopped; the same command goes on from here") from None
     record = {
         **again.record,
         # Names of hosts are nobody's business.
@@ -228,6 +244,7 @@ def _train(cell: Cell, seed: int) -> None:
         "tune errors": dict(zip(cell.given.epsilons, map(float, again.errors), strict=True)),
     }
     save_package(place, again.network, record)
+    discard(kept)
 
 
 def _gather() -> None:

@@ -1,6 +1,7 @@
 """Verbs that know attack studies: `package`, `train`."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -14,11 +15,12 @@ from models.generators import AttackNetwork, build
 from models.package import check_folder, save_package
 from objectives.attack import AttackObjective
 from objectives.baselines import is_baseline
-from objectives.retraining import Retrained, card_record, retrain
+from objectives.retraining import Retrained, card_record, retrain, snapshots_beside
 from objectives.spec import AttackSpec
 from study.conditions import Conditions
 from study.errors import UsageError
 from study.evaluations import read_evaluations
+from study.keeping import schedule_options
 from study.objective import decode, load_objective
 from study.options import device_option, hang_option, spec_option, storage_option, study_argument
 from study.search.artifacts import read_artifact
@@ -31,6 +33,7 @@ from study.search.studies import (
     load_study,
     record_retrained,
 )
+from study.snapshots import Keeping, discard
 from study.space import Given
 from study.world import World, mpi_world
 
@@ -87,6 +90,7 @@ def package(study: str, folder: Path, storage: str, trial: str) -> None:
     type=click.IntRange(1),
     help="Train on so many images.  [default: the study's budget]",
 )
+@schedule_options
 @hang_option
 @device_option
 def train(
@@ -97,6 +101,7 @@ def train(
     spec: Path | None,
     seeds: int | None,
     images: int | None,
+    keeping: Keeping,
     hang_timeout: float,
 ) -> None:
     """Train a spec again under STUDY's conditions; write packages to FOLDER, or FOLDER-1, FOLDER-2, ..
@@ -104,7 +109,8 @@ def train(
     \b
     Runs on every rank of an MPI job. Without --seeds and --images a trial is repeated: on a processor,
     with the same number of ranks, bit for bit. Results are recorded in the study STUDY/retrained, with
-    their lineage, so that they never disturb the sampler.
+    their lineage, so that they never disturb the sampler. Training that was stopped goes on when the same is asked
+    for again, from snapshots in FOLDER.snapshots.
     """
     if (trial is None) == (spec is None):
         raise UsageError("say what to train: --trial N, or --spec FILE")
@@ -115,7 +121,8 @@ def train(
     world.lead(lambda: _check_folders(runs))
     with world.signals():
         for place, seed in runs:
-            again = retrain(objective, chosen, seed, world, {"study": study, "from": name})
+            kept = replace(keeping, folder=str(snapshots_beside(place)))
+            again = retrain(objective, chosen, seed, world, {"study": study, "from": name}, kept)
             world.lead(partial(_keep, opened, again, place))
 
 
@@ -219,6 +226,7 @@ def _measured(opened: Any, study: str, digest: str) -> list[dict[str, Any]]:
 def _keep(opened: Any, again: Retrained, place: Path) -> None:
     save_package(place, again.network, again.record)
     parameters = AttackSpec.model_validate(again.record["spec"]).parameters()
+    discard(snapshots_beside(place))
     value = float(again.errors.mean())
     record_retrained(opened, parameters, value, {**again.record, "package": str(place)})
     click.echo(f"{place}  seed {again.record['seed']}  tune error {value:.4f}", err=True)

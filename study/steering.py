@@ -84,6 +84,7 @@ class Steering:
         notes: what the objective has to know when it goes on, besides what its training loop hands over, as
             JSON values, the same on every rank; what it writes here comes back.
         reports: (step, value, logs, seconds since the trial began) of every report so far.
+        first: the iteration that the trial goes on from; 0 at its start.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class Steering:
         self._keeper = keeper
         self._patient = patient
         self._resumed = resumed
-        self._kept = resumed.iteration if resumed else 0
+        self._kept = self.first = resumed.iteration if resumed else 0
         self._waiting: list[Command] = []
         self._before: tuple[int, float] | None = None
         self._stopped: bool = before.get("stopped", False)
@@ -117,7 +118,7 @@ class Steering:
         """
         if self._resumed is None:
             return None
-        return self._resumed.iteration, self._resumed.state(world.rank)
+        return self.first, self._resumed.state(world.rank)
 
     def begin(
         self,

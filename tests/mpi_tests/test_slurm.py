@@ -76,6 +76,7 @@ def test_trials_are_jobs(cluster: Slurm, url: str, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("jigsaw-*"))
 
 
+@pytest.mark.slow
 def test_what_went_wrong_is_said(cluster: Slurm, url: str, tmp_path: Path) -> None:
     killed = r"\(SIGKILL, as for a lack of memory\)"
     reasons = {
@@ -91,6 +92,7 @@ def test_what_went_wrong_is_said(cluster: Slurm, url: str, tmp_path: Path) -> No
         assert re.search(reason, trial.user_attrs["failure"]), (fault, trial.user_attrs["failure"])
 
 
+@pytest.mark.slow
 def test_a_job_that_is_cancelled_says_so(cluster: Slurm, url: str, tmp_path: Path) -> None:
     queue(url, "stop rank 1", "none")
     job = launch(cluster, url, tmp_path, 1)
@@ -99,10 +101,11 @@ def test_a_job_that_is_cancelled_says_so(cluster: Slurm, url: str, tmp_path: Pat
     cluster.run("scancel", "--name", name)
     assert finish(job, 60).code == 0
     assert states(url)[:1] == ["FAIL"]
-    print(trials(url)[0].user_attrs)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_a_launch_takes_its_jobs_along(
     number: int, cluster: Slurm, url: str, tmp_path: Path
 ) -> None:
@@ -136,9 +139,7 @@ def test_bad_options_are_one_sentence(
 @pytest.mark.slow
 def test_a_time_limit_is_named(cluster: Slurm, url: str, tmp_path: Path) -> None:
     queue(url, "stall on rank 1")
-    done = launched(
-        cluster, url, tmp_path, 1, "--max-failures", 1, slurm="--time=1", limit=200
-    )
+    done = launched(cluster, url, tmp_path, 1, "--max-failures", 1, slurm="--time=1", limit=200)
     assert done.code == 1, done.err
     assert trials(url)[0].user_attrs["failure"] == "Slurm ended its job: it reached its time limit"
 

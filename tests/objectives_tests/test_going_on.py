@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 
+from models import weights
 from objectives.attack import AttackObjective
 from objectives.classifier import ClassifierObjective
+from objectives.retraining import retrain, snapshots_beside
 from objectives.spec import AttackSpec
+from study.errors import UsageError
 from study.objective import Objective, Result, digest, encode
 from study.snapshots import Keeper, Keeping, Snapshot, newest
 from study.steering import Answers, Command
@@ -21,7 +24,10 @@ BASE = SPEC.parameters()
 # 160 images in batches of 16 are 10 updates; reports come after 2 or 3 each.
 SPECS = [
     {},
-    {"optimizer.name": "momentum", "optimizer.schedule": "constant", "augment.diversity": 0.5},
+    pytest.param(
+        {"optimizer.name": "momentum", "optimizer.schedule": "constant", "augment.diversity": 0.5},
+        marks=pytest.mark.slow,
+    ),
     {"arch.name": "recurrent", "epsilon.mode": "film", "hint.kind": "multiscale", "hint.classifier": "plain-w8"},
 ]  # fmt: skip
 
@@ -58,13 +64,14 @@ def attack(tmp_path_factory: pytest.TempPathFactory) -> AttackObjective:
         return objective
 
 
-def test_an_attack_goes_on_bit_for_bit(attack: AttackObjective, tmp_path: Path) -> None:
-    for number, changes in enumerate(SPECS):
-        point = {**BASE, **changes}
-        if point["arch.name"] == "recurrent":
-            del point["arch.downs"], point["arch.blocks"]
-        spec = AttackSpec.from_parameters(point)
-        _check(attack, spec, tmp_path / str(number))
+@pytest.mark.parametrize("changes", SPECS)
+def test_an_attack_goes_on_bit_for_bit(
+    attack: AttackObjective, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    point = {**BASE, **changes}
+    if point["arch.name"] == "recurrent":
+        del point["arch.downs"], point["arch.blocks"]
+    _check(attack, AttackSpec.from_parameters(point), tmp_path)
 
 
 def test_a_classifier_goes_on_bit_for_bit(tmp_path: Path) -> None:
@@ -116,3 +123,26 @@ def test_what_does_not_fit_is_refused(attack: AttackObjective, tmp_path: Path) -
     wider = AttackSpec.from_parameters({**BASE, "arch.width": 8})
     outcome = trial(attack, wider, tmp_path / "other", [], resumed=found)
     assert "DataError: snapshot's model: " in outcome.reason
+
+
+def test_training_again_goes_on_where_it_was_stopped(
+    attack: AttackObjective, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = retrain(attack, SPEC, 1, World(), {})
+    place = snapshots_beside(tmp_path / "package")
+    keeping = Keeping(str(place), None, 3)
+    scores, score = iter(range(9)), attack._score
+
+    def cut(*arguments: Any) -> Any:
+        return score(*arguments) if next(scores) < 2 else 1 / 0
+
+    monkeypatch.setattr(attack, "_score", cut)
+    with pytest.raises(ZeroDivisionError):
+        retrain(attack, SPEC, 1, World(), {}, keeping)
+    monkeypatch.undo()
+    with pytest.raises(UsageError, match=f"made with seed 1, and this is 2; delete '{place}'"):
+        retrain(attack, SPEC, 2, World(), {}, keeping)
+    again = retrain(attack, SPEC, 1, World(), {}, keeping)
+    assert weights.digest(again.network) == weights.digest(expected.network)
+    assert again.errors.tolist() == expected.errors.tolist()
+    assert again.record == {**expected.record, "resumed": 6}
