@@ -45,7 +45,7 @@ bench-step: $(VENV)/.test  ## measure a training step beside PyTorch (QUICK=1: f
 bench-dashboards: $(VENV)/.test  ## measure the dashboards on 5,000 trials (QUICK=1: on 1,000)
 bench-attack: $(VENV)/.test  ## measure the released attack beside the baselines (QUICK=1: minutes)
 bench-snapshots: $(VENV)/.test  ## measure what snapshots cost a trial (QUICK=1: fewer rounds)
-bench-workers: $(VENV)/.test  ## measure trials on ranks, 200 faults, pruning (QUICK=1: 20; PARTS=trials, pruning)
+bench-workers: $(VENV)/.test  ## measure trials on ranks, 200 faults, pruning (QUICK=1; PARTS=trials, pruning, outages, efficiency)
 bench-%: $(VENV)/.test
 	$(RUN)/python -m benchmarks.bench_$(subst -,_,$*) $(PARTS)
 

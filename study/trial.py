@@ -3,16 +3,18 @@
 import gc
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, cast
+
+import numpy as np
 
 from study.errors import TrialFailed, TrialInterrupted, TrialPruned, TrialStopped
 from study.objective import Objective, Result, decode, digest
 from study.provenance import Clock
 from study.snapshots import Keeper, Snapshot
-from study.steering import Answers, Steering
+from study.steering import Answers, Command, Steering
 from study.world import World
 
 __all__ = ["INTERRUPTED", "Ending", "Job", "Outcome", "Record", "run_trial"]
@@ -168,14 +170,18 @@ class _Reporter:
     def __call__(
         self, step: int, value: float | None = None, logs: Mapping[str, float] | None = None
     ) -> None:
-        heard = None
+        # Every rank but 0 brings zeros, so that the sum is what rank 0 says; it rides on the status word.
+        said = np.zeros(4)
+        news: Sequence[Command] = ()
         if self._record is not None:
             prune = self._record(step, value, logs or {})
-            heard = (prune, value, self.steering.poll())
-        # Every rank but 0 passes None, and hears what rank 0 says.
-        prune, value, news = cast(tuple[bool, float | None, Any], self._world.bcast(heard))
+            news = self.steering.poll()
+            said[:] = prune, value is not None, 0.0 if value is None else value, bool(news)
+        prune, valued, number, commanded = self._world.sum(said, "report").tolist()
+        value = number if valued else None
         if prune:
             raise TrialPruned(f"pruned at step {step}")
+        news = self._world.bcast(news) if commanded else ()
         self.last = self.last if value is None else value
         told = logs if logs and self.speaks else {}
         self.steering.heard(step, value, told)

@@ -58,24 +58,6 @@ def test_what_is_done_twice_is_done_once(
 
 
 @SERVERS
-@pytest.mark.parametrize("seconds", [1.0, pytest.param(5.0, marks=pytest.mark.slow)])
-def test_a_trial_survives_a_server_that_is_unreachable(
-    create: Any, database_url: str, socket: Path, seconds: float
-) -> None:
-    create()
-    session = open_session(database_url, "s", {})
-    session.ask({})
-    session.record(1, 0.25, {})
-    back = away(session, socket, seconds)
-    started = time.monotonic()
-    session.record(2, 0.5, {})
-    assert time.monotonic() - started > seconds / 2
-    back.join()
-    session.finish(Outcome("complete", Result(0.5)))
-    finished_once(load_study(database_url, "s"), {1: 0.25, 2: 0.5})
-
-
-@SERVERS
 def test_a_server_that_stays_away_is_one_sentence(
     create: Any, database_url: str, socket: Path
 ) -> None:
