@@ -19,7 +19,8 @@ from torch.nn import functional as F
 __all__ = ["FORMAT", "OPERATORS", "AttackNetwork", "Graph", "Operation", "attack_network", "padded"]
 
 dependencies = ["torch"]
-FORMAT = 1
+FORMAT = 2
+_TINY = 1e-12  # keeps a map of zeros from being divided by zero
 
 
 class Operation(NamedTuple):
@@ -106,16 +107,42 @@ def _group_norm(a: Mapping[str, Any], x: Tensor, scale: Tensor, bias: Tensor) ->
     return torch.group_norm(x, a["num_groups"], scale, bias, a.get("epsilon", 1e-5))
 
 
+def _max_pool(a: Mapping[str, Any], x: Tensor) -> Tensor:
+    pads = tuple(a.get("pads", (0, 0, 0, 0)))
+    return F.max_pool2d(
+        x, a["kernel_shape"], a["strides"], pads[:2], ceil_mode=bool(a.get("ceil_mode"))
+    )
+
+
+def _pad(a: Mapping[str, Any], x: Tensor) -> Tensor:
+    before, after = a["pads"][: x.ndim], a["pads"][x.ndim :]
+    return F.pad(x, [n for ends in zip(before[::-1], after[::-1], strict=True) for n in ends])
+
+
+def _slice(a: Mapping[str, Any], x: Tensor) -> Tensor:
+    places = [slice(None)] * x.ndim
+    for axis, step in zip(a["axes"], a["steps"], strict=True):
+        places[axis] = slice(None, None, step)
+    return x[tuple(places)]
+
+
 OPERATORS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
         "Add": lambda a, x, y: x + y,
         "BatchNormalization": _batch_norm,
+        "Clip": lambda a, x: torch.clamp(x, a["min"], a["max"]),
         "Concat": lambda a, *x: torch.cat(x, a["axis"]),
         "Conv": _convolution,
         "ConvTranspose": _deconvolution,
+        "Flatten": lambda a, x: x.flatten(1),
+        "Gemm": lambda a, x, y, z=None: F.linear(x.flatten(1), y, z),
         "GroupNormalization": _group_norm,
         "Identity": lambda a, x: x,
+        "MaxPool": _max_pool,
+        "Pad": _pad,
+        "ReduceMean": lambda a, x: x.mean(tuple(a["axes"]), keepdim=bool(a["keepdims"])),
         "Relu": lambda a, x: torch.relu(x),
+        "Slice": _slice,
     }
 )
 """Each takes the attributes and its inputs; one that is left out is None."""
@@ -128,8 +155,8 @@ class Graph(torch.nn.Module):  # type: ignore[misc]  # torch is not looked at, s
         operations: in an order in which each finds its inputs.
         tensors: weights and constants by name. Floating point ones move with the module and take no
             gradients; the others (shapes, axes) stay on the CPU.
-        source: name of the input.
-        result: name of the output.
+        sources: names of the inputs.
+        results: names of the outputs.
         operators: what the operations' kinds mean.
 
     Raises:
@@ -140,15 +167,15 @@ class Graph(torch.nn.Module):  # type: ignore[misc]  # torch is not looked at, s
         self,
         operations: Sequence[Operation],
         tensors: Mapping[str, Tensor],
-        source: str,
-        result: str,
+        sources: Sequence[str],
+        results: Sequence[str],
         operators: Mapping[str, Callable[..., Any]] = OPERATORS,
     ) -> None:
         super().__init__()
         if missing := sorted({o.kind for o in operations} - set(operators)):
             raise NotImplementedError(f"operators {', '.join(missing)}")
         self.operations, self.operators = tuple(operations), dict(operators)
-        self.source, self.result = source, result
+        self.sources, self.results = tuple(sources), tuple(results)
         self.constants = {k: t for k, t in tensors.items() if not t.is_floating_point()}
         floating = {k: t for k, t in tensors.items() if k not in self.constants}
         # A dot is not allowed in the name of a parameter.
@@ -159,44 +186,119 @@ class Graph(torch.nn.Module):  # type: ignore[misc]  # torch is not looked at, s
         last = {name: i for i, o in enumerate(operations) for name in (*o.inputs, *o.outputs)}
         self._done = [[n for n, at in last.items() if at == i] for i in range(len(operations))]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the output for the input x."""
-        values: dict[str, Any] = {self.source: x, "": None, **self.constants}
+    def forward(self, *inputs: Tensor) -> Any:
+        """Return the output for the inputs, or all outputs where there are several."""
+        values: dict[str, Any] = {"": None, **self.constants}
+        values.update(zip(self.sources, inputs, strict=True))
         values.update((name, self.weights[key]) for name, key in self.names.items())
         for operation, done in zip(self.operations, self._done, strict=True):
-            inputs = (values[name] for name in operation.inputs)
-            found = self.operators[operation.kind](operation.attributes, *inputs)
+            given = (values[name] for name in operation.inputs)
+            found = self.operators[operation.kind](operation.attributes, *given)
             outputs = found if isinstance(found, tuple) else (found,)
             values.update(zip(operation.outputs, outputs, strict=False))
             for name in done:  # frees the memory of what nobody asks for any more
-                if name not in ("", self.result):
+                if name not in ("", *self.results):
                     values.pop(name, None)
-        return values[self.result]
+        found = tuple(values[name] for name in self.results)
+        return found if len(found) > 1 else found[0]
+
+
+def resized(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Return images x (N, C, H, W) at another height and width, by antialiased bilinear interpolation."""
+    for axis, pixels in ((3, size[1]), (2, size[0])):
+        if x.shape[axis] != pixels:
+            matrix = _interpolation(x.shape[axis], pixels).to(x)
+            x = (x.transpose(axis, 3) @ matrix.T).transpose(axis, 3)
+    return x
+
+
+def _interpolation(size_in: int, size_out: int) -> Tensor:
+    """Return the matrix (size_out, size_in) of a triangle filter, wider where it shrinks."""
+    ratio = size_in / size_out
+    centres = (torch.arange(size_out, dtype=torch.float64)[:, None] + 0.5) * ratio
+    distance = (torch.arange(size_in, dtype=torch.float64)[None] + 0.5 - centres).abs()
+    weights = (1 - distance / max(ratio, 1.0)).clamp(min=0)
+    return (weights / weights.sum(1, keepdim=True)).float()
+
+
+class Hint(torch.nn.Module):  # type: ignore[misc]
+    """What a frozen classifier says about images: the gradient of its doubt max_{j != y} z_j - z_y.
+
+    Args:
+        description: JSON values: `maps`, whether its features are asked for; `size` that images are
+            resized to, or None; and its graph, from normalised images to features and logits.
+        tensors: of the graph, and `scale` and `shift` (1, C, 1, 1) that normalise images.
+    """
+
+    def __init__(self, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        own = dict(tensors)
+        self.maps, self.size = description["maps"], description["size"]
+        self.register_buffer("scale", own.pop("scale"))
+        self.register_buffer("shift", own.pop("shift"))
+        self.graph = _graph(description, own)
+
+    def forward(
+        self, images: Tensor, labels: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return its answers, the sign of the input gradient, and the maps; no gradient passes."""
+        with torch.inference_mode(False), torch.enable_grad():
+            x = images.detach().clone().requires_grad_()
+            shown = x if self.size is None else resized(x, (self.size, self.size))
+            *features, logits = self.graph(shown * self.scale + self.shift)
+            labels = logits.argmax(1) if labels is None else labels
+            own = labels[:, None]
+            doubt = logits.scatter(1, own, -torch.inf).max(1).values - logits.gather(1, own)[:, 0]
+            deep = features if self.maps else []
+            first, *rest = torch.autograd.grad(doubt.sum(), [x, *deep])
+        maps = [
+            torch.cat([_even(f.detach()), _even(g)], 1) for f, g in zip(deep, rest, strict=True)
+        ]
+        return labels, first.sign(), maps
+
+
+def _even(a: Tensor) -> Tensor:
+    return a / ((a**2).mean((1, 2, 3), keepdim=True).sqrt() + _TINY)
+
+
+def _graph(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Graph:
+    operations = [Operation(*row) for row in description["operations"]]
+    return Graph(operations, tensors, description["sources"], description["results"])
 
 
 class AttackNetwork(torch.nn.Module):  # type: ignore[misc]
     """x' = clip(x + epsilon / 255 * p(x, epsilon), 0, 1) with |p| <= 1 by tanh: the budget holds by construction.
 
     Args:
-        description: JSON values: `channels` of the images; `mode`, `heads` (one per budget) or `scaled`
-            (one for all); `values`, the budgets it was trained for in units of 1/255; `stride`, what
-            height and width are padded to a multiple of; `operations` of the trunk, from the value
-            `source` to the value `result`.
-        tensors: the trunk's weights by name, and the heads' `head_w` (heads, channels, features) and
-            `head_b` (heads, channels, 1).
+        description: JSON values: `channels` of the images; `mode`, `heads` (one per budget), `film` (one
+            on features that the budget modulates), `scaled` or `single` (one for all); `values`, the
+            budgets it was trained for in units of 1/255; `stride`, what height and width are padded to a
+            multiple of; `scales` of the encoder; `steps` of a recurrent one, else None; and `graphs`:
+            `trunk`, or `encode` and `decode`; `hint` where it has one.
+        tensors: by graph and name the weights; `head_w` (heads, outputs, features) and `head_b` (heads,
+            outputs, 1); for `film`, `film_scale` and `film_shift` (features, waves).
     """
 
     def __init__(self, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.channels, self.mode = description["channels"], description["mode"]
-        self.stride, trunk = description["stride"], dict(tensors)
-        self.head_w, self.head_b = (
-            torch.nn.Parameter(trunk.pop(name), requires_grad=False)
-            for name in ("head_w", "head_b")
+        self.stride, self.scales = description["stride"], description["scales"]
+        self.steps = description["steps"]
+        own = {
+            name: {k.partition(":")[2]: t for k, t in tensors.items() if k.startswith(f"{name}:")}
+            for name in description["graphs"]
+        }
+        self.graphs = torch.nn.ModuleDict(
+            {
+                name: (Hint if name == "hint" else _graph)(graph, own[name])
+                for name, graph in description["graphs"].items()
+            }
         )
+        for name in ("head_w", "head_b", "film_scale", "film_shift"):
+            tensor = tensors.get(name)
+            weight = None if tensor is None else torch.nn.Parameter(tensor, requires_grad=False)
+            self.register_parameter(name, weight)
         self.register_buffer("values", torch.tensor(description["values"]))
-        operations = [Operation(*row) for row in description["operations"]]
-        self.trunk = Graph(operations, trunk, description["source"], description["result"])
 
     def forward(self, images: Tensor, epsilon: Tensor | int) -> Tensor:
         """Attack images in one pass.
@@ -204,26 +306,72 @@ class AttackNetwork(torch.nn.Module):  # type: ignore[misc]
         Args:
             images: (N, C, H, W) in [0, 1], any H and W.
             epsilon: the budget in units of 1/255, one integer or one per image (N,); one outside the
-                network's own is served by the nearest of its heads, scaled.
+                network's own is served by the nearest that it can, scaled.
 
         Returns:
             adversarial images, shaped like `images`, not rounded to 8 bits.
         """
         budget = torch.as_tensor(epsilon, device=images.device).expand(len(images))
-        scale = budget.to(images.dtype)[:, None, None, None] / 255
-        return torch.clamp(images + scale * self.perturbation(images, budget), 0, 1)
+        return torch.clamp(images + _unit(budget, images) * self.perturbation(images, budget), 0, 1)
 
     def perturbation(self, images: Tensor, epsilon: Tensor) -> Tensor:
         """Return p(x, epsilon) in [-1, 1], shaped like `images`; epsilon: integers (N,)."""
         h, w = images.shape[2:]
         rest = (0, -w % self.stride, 0, -h % self.stride)
         x = F.pad(images, rest, mode="replicate") if any(rest) else images
-        features = self.trunk(x)[:, :, :h, :w].flatten(2)
+        p = self._once(x, epsilon) if self.steps is None else self._in_steps(x, epsilon)
+        return p[:, :, :h, :w]
+
+    def _once(self, x: Tensor, epsilon: Tensor) -> Tensor:
+        _, beside, maps = self._look(x, x)
+        return torch.tanh(self._spend(self.graphs["trunk"](beside, *maps), epsilon))
+
+    def _in_steps(self, x: Tensor, epsilon: Tensor) -> Tensor:
+        labels, beside, maps = self._look(x, x)
+        p, state = torch.zeros_like(x), self.graphs["encode"](beside)
+        state = state if isinstance(state, tuple) else (state,)
+        for step in range(self.steps):
+            if step:
+                shown = torch.clamp(x + _unit(epsilon, x) * p, 0, 1)
+                _, beside, maps = self._look(x, shown, labels)
+            features, *state = self.graphs["decode"](beside, *maps, p, *state)
+            p1, q = self._spend(features, epsilon).chunk(2, 1)
+            gate = torch.sigmoid(q)
+            p = torch.tanh(p1) * gate + p * (1 - gate)
+        return p
+
+    def _look(
+        self, x: Tensor, shown: Tensor, labels: Tensor | None = None
+    ) -> tuple[Tensor | None, Tensor, list[Tensor]]:
+        """Return the hint's answers, x beside its image, and its maps at the sizes of the encoder."""
+        if "hint" not in self.graphs:
+            return None, x, []
+        labels, image, maps = self.graphs["hint"](shown, labels)
+        scales = (min(k, self.scales - 1) + 1 for k in range(len(maps)))
+        sizes = ([n >> scale for n in x.shape[2:]] for scale in scales)
+        return labels, torch.cat([x, image], 1), [*map(resized, maps, sizes)]
+
+    def _spend(self, features: Tensor, epsilon: Tensor) -> Tensor:
+        """Return what the head of each image's budget makes of its features (N, F, H, W)."""
+        if self.mode == "film":
+            features = self._modulated(features, epsilon)
         # The smaller of two budgets as near: the first, because they increase.
         nearest = (self.values - epsilon[:, None]).abs().argmin(1)
         head = nearest if self.mode == "heads" else torch.zeros_like(nearest)
-        flat = torch.baddbmm(self.head_b[head], self.head_w[head], features)
-        return torch.tanh(flat).reshape(images.shape)
+        flat = torch.baddbmm(self.head_b[head], self.head_w[head], features.flatten(2))
+        return flat.reshape(len(features), -1, *features.shape[2:])
+
+    def _modulated(self, features: Tensor, epsilon: Tensor) -> Tensor:
+        low, high = self.values[0], self.values[-1]
+        place = (epsilon.clamp(low, high) - low).double() / max(int(high - low), 1)
+        waves = torch.arange(self.film_scale.shape[1], device=place.device)
+        waves = torch.cos(torch.pi * place[:, None] * waves).to(features.dtype)
+        scale, shift = ((waves @ w.T)[:, :, None, None] for w in (self.film_scale, self.film_shift))
+        return torch.relu(features + scale * features + shift)
+
+
+def _unit(budget: Tensor, images: Tensor) -> Tensor:
+    return budget.to(images.dtype)[:, None, None, None] / 255
 
 
 def attack_network(path: str | Path | None = None) -> AttackNetwork:

@@ -11,17 +11,18 @@ import numpy as np
 import torch
 
 from models import weights
+from models.classifiers import Classifier
 from models.generators import GENERATORS, AttackNetwork, build
 from models.generators.network import once
+from models.hints import Hint
 from models.package import load_package
 from models.pytorch import attack_network
-from models.pytorch.tracing import SOURCE, trace
+from models.pytorch.tracing import Traced, trace
 from models.released import package_folder
 from study.errors import UsageError
 
 __all__ = ["convert", "export_torch", "load_torch"]
 
-_MODES = ("heads", "scaled")
 _TOLERANCE = 1e-8
 
 
@@ -84,19 +85,83 @@ def export_torch(package: Path, folder: Path) -> Path:
 
 def _described(network: AttackNetwork) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     _check_known(network)
-    side = network.stride
-    x = np.zeros((1, network.channels, side, side), network.head_w.dtype)
-    operations, arrays, result = trace(network.trunk, x)
-    heads = {name: getattr(network, name).array for name in ("head_w", "head_b")}
+    graphs = _graphs(network)
+    own = {
+        name.replace("/", "_"): array
+        for name, array in weights.arrays(network).items()
+        if not name.startswith("trunk/")
+    }
+    extra = {"hint": _hint(network.hint)} if network.hint else {}
     description = {
         "channels": network.channels,
         **network.epsilons.model_dump(include={"mode", "values"}),
         "stride": network.stride,
-        "operations": [tuple(operation) for operation in operations],
-        "source": SOURCE,
-        "result": result,
+        "scales": network.stride.bit_length() - 1,
+        "steps": getattr(network.trunk, "steps", None),
+        "graphs": {name: _graph(traced) for name, traced in graphs.items()}
+        | {name: facts | _graph(traced) for name, (facts, traced) in extra.items()},
     }
-    return description, _tensors({**arrays, **heads})
+    traces = graphs | {name: traced for name, (_, traced) in extra.items()}
+    arrays = {
+        f"{graph}:{name}": array
+        for graph, traced in traces.items()
+        for name, array in traced.arrays.items()
+    }
+    return description, _tensors({**arrays, **own})
+
+
+def _graph(traced: Traced) -> dict[str, Any]:
+    return {
+        "operations": [tuple(operation) for operation in traced.operations],
+        "sources": traced.sources,
+        "results": traced.results,
+    }
+
+
+def _graphs(network: AttackNetwork) -> dict[str, Traced]:
+    """Trace the trunk, with maps of the sizes that it mixes them in at: the module resizes them before."""
+    side, dtype, trunk = network.stride, network.head_w.dtype, network.trunk
+    scales = side.bit_length() - 1
+    counts = network.hint.maps if network.hint else ()
+    sizes = [side >> min(k, scales - 1) + 1 for k in range(len(counts))]
+    x = np.zeros((1, network.channels * (2 if network.hint else 1), side, side), dtype)
+    maps = [np.zeros((1, c, s, s), dtype) for c, s in zip(counts, sizes, strict=True)]
+    if GENERATORS[network.arch.name].perturb is once:
+        return {"trunk": trace(trunk, lambda x, *maps: trunk(x, maps), x, *maps)}
+    with chainer.using_config("train", False):
+        state = [v.array for v in trunk.encode(chainer.Variable(x))]
+
+    def decode(x: Any, *given: Any) -> Any:
+        return trunk.decode(x, given[: len(maps)], *given[len(maps) :])
+
+    p = np.zeros((1, network.channels, side, side), dtype)
+    encode = trace(trunk, trunk.encode, x)
+    return {"encode": encode, "decode": trace(trunk, decode, x, *maps, p, *state)}
+
+
+def _hint(hint: Hint) -> tuple[dict[str, Any], Traced]:
+    """Trace a hint's classifier, from images that are normalised already to its features and logits."""
+    classifier = hint.classifier
+    size, channels = classifier.size, classifier.channels
+
+    def answers(x: Any) -> Any:
+        features = classifier.stages(x)
+        return (*features, classifier.head(features[-1]))
+
+    dtype = next(iter(classifier.params())).dtype
+    traced = trace(classifier, answers, np.zeros((1, channels, size, size), dtype))
+    scale, shift = np.ones((2, 1, channels, 1, 1), dtype)
+    if classifier.normalised:
+        scale = (1 / classifier.std).astype(dtype)
+        shift = -classifier.mean * scale
+    else:
+        shift = np.zeros_like(shift)
+    traced.arrays.update(scale=scale, shift=shift)
+    facts = {
+        "maps": hint.kind == "multiscale",
+        "size": None if classifier.any_size else size,
+    }
+    return facts, traced
 
 
 def _tensors(arrays: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -104,21 +169,11 @@ def _tensors(arrays: Mapping[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def _check_known(network: AttackNetwork) -> None:
-    if network.epsilons.mode not in _MODES:
-        raise UsageError(
-            f"epsilon.mode of the network is {network.epsilons.mode!r}: "
-            f"what can be exported to torch is {', '.join(_MODES)}"
-        )
-    if network.hint or GENERATORS[network.arch.name].perturb is not once:
-        raise UsageError(
-            f"the network is {network.arch.name!r} with{'' if network.hint else 'out'} hints: what can be "
-            "exported to torch computes its perturbation in one go, without hints"
-        )
-    known = ("trunk/", "head_w", "head_b")
+    known = ("trunk/", "head_w", "head_b", "film/scale", "film/shift")
     if others := [n for n in sorted(weights.arrays(network)) if not n.startswith(known)]:
         raise UsageError(
-            f"the network holds {', '.join(others[:4])}: what can be exported to torch is a trunk "
-            "and its heads"
+            f"the network holds {', '.join(others[:4])}: what can be exported to torch is a trunk, "
+            "its heads, and how a budget modulates its features"
         )
 
 
@@ -143,8 +198,23 @@ def _check_equal(network: AttackNetwork, converted: attack_network.AttackNetwork
 
 
 def _in_float64(network: AttackNetwork) -> AttackNetwork:
+    hint = network.hint
     with chainer.using_config("dtype", np.dtype(np.float64)):
-        twin = build(network.arch, network.epsilons, channels=network.channels, seed=0)
+        if hint:
+            hint = Hint(hint.kind, hint.text, _widened(hint.classifier))
+        twin = build(network.arch, network.epsilons, channels=network.channels, seed=0, hint=hint)
     forms, own = weights.arrays(twin), weights.arrays(network)
     weights.assign(twin, {name: own[name].astype(forms[name].dtype) for name in forms})
+    return twin
+
+
+def _widened(classifier: Classifier) -> Classifier:
+    twin = copy.deepcopy(classifier)
+    for parameter in twin.params():
+        parameter.array = parameter.array.astype(np.float64)
+    for link in twin.links():
+        for name in link._persistent:
+            value = getattr(link, name)
+            if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+                setattr(link, name, value.astype(np.float64))
     return twin

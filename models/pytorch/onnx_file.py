@@ -66,7 +66,7 @@ def load_onnx(path: Path) -> Graph | Batches:
     (source,) = sources
     try:
         network = Graph(
-            operations, tensors, source.name, graph.output[0].name, CLASSIFIER_OPERATORS
+            operations, tensors, [source.name], [graph.output[0].name], CLASSIFIER_OPERATORS
         )
     except NotImplementedError as error:
         raise UsageError(

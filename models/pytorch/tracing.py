@@ -1,8 +1,8 @@
 """A Chainer link as a list of operators: what it computed on one batch, read off Chainer's own graph."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import chainer
 import numpy as np
@@ -12,33 +12,48 @@ from models import kernels
 from models.pytorch.attack_network import Operation
 from study.errors import UsageError
 
-__all__ = ["trace"]
+__all__ = ["Traced", "trace"]
 
 Array = NDArray[Any]
-SOURCE = "images"
 
 
-def trace(link: chainer.Link, x: Array) -> tuple[list[Operation], dict[str, Array], str]:
-    """Return what `link` computes in test mode, as operators from the value `images` on.
+class Traced(NamedTuple):
+    """What a network computed.
+
+    Attributes:
+        operations: in an order in which each finds its inputs.
+        arrays: that they take, by name.
+        sources: names of the network's inputs.
+        results: names of its outputs.
+    """
+
+    operations: list[Operation]
+    arrays: dict[str, Array]
+    sources: list[str]
+    results: list[str]
+
+
+def trace(link: chainer.Link, function: Callable[..., Any], *inputs: Array) -> Traced:
+    """Return what `function` computes with `link` in test mode, as operators.
 
     Links with parameters become one operator each; between them, functions do.
 
     Args:
-        link: a network of one input; nothing in it may depend on the values or the size of x.
-        x: a batch that it accepts.
-
-    Returns:
-        the operations in order, the arrays they take by name, and the name of the last value.
+        link: a network; nothing in what it computes may depend on the values or the size of the inputs.
+        function: of as many variables as there are inputs, to one or a tuple of them.
+        inputs: batches that it accepts.
 
     Raises:
         UsageError: it holds a function or link that has no operator here.
     """
-    start = chainer.Variable(x)
+    starts = [chainer.Variable(x) for x in inputs]
     # Chainer's own functions are many small ones: no kernel has folded two of them into one.
     with kernels.using("chainer"), chainer.using_config("train", False), _Calls() as calls:
-        end = link(start)
-    tracer = _Tracer(link, start, calls)
-    return tracer.operations, tracer.arrays, tracer.value(end.node)
+        found = function(*starts)
+    ends = found if isinstance(found, tuple) else (found,)
+    tracer = _Tracer(link, starts, calls)
+    results = [tracer.value(end.node) for end in ends]
+    return Traced(tracer.operations, tracer.arrays, tracer.sources, results)
 
 
 class _Calls(chainer.LinkHook):  # type: ignore[misc]
@@ -58,15 +73,27 @@ class _Calls(chainer.LinkHook):  # type: ignore[misc]
 
 
 class _Tracer:
-    def __init__(self, link: chainer.Link, start: chainer.Variable, calls: _Calls) -> None:
+    def __init__(
+        self, link: chainer.Link, starts: Sequence[chainer.Variable], calls: _Calls
+    ) -> None:
         self.calls = calls.found
         self.paths = {id(child): path for path, child in link.namedlinks()}
+        self.parameters: dict[Any, tuple[str, Array]] = {
+            p.node: (path.lstrip("/"), p.array) for path, p in link.namedparams()
+        }
         self.operations: list[Operation] = []
         self.arrays: dict[str, Array] = {}
-        self.names = {start.node: SOURCE}
+        self.sources = [f"input{k}" for k in range(len(starts))]
+        self.names: dict[Any, str] = dict(
+            zip((start.node for start in starts), self.sources, strict=True)
+        )
 
     def value(self, node: Any) -> str:
         """Return the name of a value, after the operations that give it."""
+        if node in self.parameters:
+            path, array = self.parameters[node]
+            self.arrays[path] = np.array(array)
+            return path
         if node not in self.names:
             kind, inputs, attributes = (
                 self._link(*self.calls[node]) if node in self.calls else self._function(node)
@@ -105,6 +132,43 @@ def _geometry(link: Any) -> dict[str, Any]:
     return {"strides": stride, "pads": pad * 2, "dilations": dilate, "group": link.groups}
 
 
+def _window(function: Any) -> dict[str, Any]:
+    return {
+        "kernel_shape": tuple(function.ksize), "strides": tuple(function.stride),
+        "pads": tuple(function.pad) * 2, "ceil_mode": int(function.cover_all),
+    }  # fmt: skip
+
+
+def _convolved(function: Any) -> dict[str, Any]:
+    return {
+        "strides": (function.sy, function.sx), "pads": (function.ph, function.pw) * 2,
+        "dilations": (function.dy, function.dx), "group": function.groups,
+    }  # fmt: skip
+
+
+def _padding(function: Any) -> dict[str, Any]:
+    before, after = zip(*(map(int, ends) for ends in function.pad_bw), strict=True)
+    return {"pads": (*before, *after)}
+
+
+def _flattening(function: Any) -> dict[str, Any]:
+    if len(function.shape) != 2:
+        raise UsageError(
+            f"the network holds a reshape to {function.shape}: only one to (N, features) can be exported"
+        )
+    return {"axis": 1}
+
+
+def _every(function: Any) -> dict[str, Any]:
+    """Return the steps of slices that begin at 0 and go to the end."""
+    if not all(isinstance(s, slice) and (s.start, s.stop) == (None, None) for s in function.slices):
+        raise UsageError(
+            f"the network holds the slices {function.slices}: only steps can be exported"
+        )
+    axes = [axis for axis, s in enumerate(function.slices) if s.step is not None]
+    return {"axes": axes, "steps": [function.slices[axis].step for axis in axes]}
+
+
 def _pair(value: Any) -> tuple[int, int]:
     return (value, value) if np.isscalar(value) else tuple(value)
 
@@ -124,14 +188,22 @@ _LINKS: Mapping[Any, tuple[str, tuple[str, ...], Callable[[Any], dict[str, Any]]
                 ("gamma", "beta"),
                 lambda link: {"num_groups": link.groups, "epsilon": float(link.eps)},
             ),
+            "Linear": ("Gemm", ("W", "b"), lambda link: {"transB": 1}),
         }
     )
 )
 _FUNCTIONS: Mapping[str, tuple[str, Callable[[Any], dict[str, Any]]]] = MappingProxyType(
     {
         "Add": ("Add", lambda f: {}),
+        "ClippedReLU": ("Clip", lambda f: {"min": 0.0, "max": float(f.cap)}),
+        "Convolution2DFunction": ("Conv", _convolved),
+        "GetItem": ("Slice", _every),
+        "MaxPoolingND": ("MaxPool", _window),
+        "Mean": ("ReduceMean", lambda f: {"axes": f.axis, "keepdims": int(f.keepdims)}),
+        "Pad": ("Pad", _padding),
         "Concat": ("Concat", lambda f: {"axis": f.axis}),
         "Identity": ("Identity", lambda f: {}),
         "ReLU": ("Relu", lambda f: {}),
+        "Reshape": ("Flatten", _flattening),
     }
 )
