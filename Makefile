@@ -13,7 +13,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 PIP     = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
           $(RUN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-slow check format check-gpu train-attack release-attack clean
+.PHONY: help demo test test-slow check format screenshots check-gpu train-attack release-attack clean
 help:            ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/:/' | column -t -s ':'
 
@@ -38,12 +38,16 @@ format: $(VENV)/.test  ## rewrite the sources as `check` wants them
 	$(RUN)/ruff format .
 	$(RUN)/ruff check --fix .
 
+screenshots: $(VENV)/.test  ## pictures of the dashboards for the documents, after make demo
+	$(RUN)/python -m tests.dashboards_tests.screenshots
+
 check-gpu: $(VENV)/.test  ## the tests that need a CUDA device
 	$(RUN)/python -m pytest -m gpu
 
 bench-step: $(VENV)/.test  ## measure a training step beside PyTorch (QUICK=1: fewer rounds)
 bench-dashboards: $(VENV)/.test  ## measure the dashboards on 5,000 trials (QUICK=1: on 1,000)
 bench-attack: $(VENV)/.test  ## measure the released attack beside the baselines (QUICK=1: minutes)
+bench-attack-speed: $(VENV)/.test  ## measure its speed beside theirs, on a quiet machine
 bench-snapshots: $(VENV)/.test  ## measure what snapshots cost a trial (QUICK=1: fewer rounds)
 bench-workers: $(VENV)/.test  ## measure trials on ranks, 200 faults, pruning (QUICK=1; PARTS=trials, pruning, outages, efficiency)
 bench-%: $(VENV)/.test

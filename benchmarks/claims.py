@@ -95,7 +95,7 @@ def _head(what: str, made_by: Mapping[str, object]) -> list[str]:
     code = code_state()
     changed = " with changes" if code.get("diff") else ""
     facts = {
-        "command": f"{'QUICK=1 ' if os.environ.get('QUICK') else ''}make bench-{what}",
+        "command": f"{'QUICK=1 ' if os.environ.get('QUICK') else ''}make bench-{what.replace('_', '-')}",
         "machine": f"{processor()}, {here['cores']} cores, {here['system']}",
         "python": platform.python_version(),
         "commit": f"{code.get('commit', 'unknown')}{changed}",

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.attack_baseline import MI_FGSM
-from benchmarks.bench_attack import NAME, OURS
+from benchmarks.bench_attack import ERRORS, OURS
 from benchmarks.claims import RESULTS
 from benchmarks.train_attack import packages
 from models import released
@@ -26,7 +26,7 @@ def main() -> None:
     if not found:
         raise UsageError("nothing to release; run: make train-attack PARTS=release")
     network, card = load_package(found[f"{OURS}-1"])
-    rows = _measured(RESULTS / f"{NAME}_errors.csv", card.weights)
+    rows = _measured(RESULTS / ERRORS, card.weights)
     said = {"measured": verdict(rows)} if rows else {}
     folder = Path(released.__file__).parent / OURS
     save_package(folder, network, {**said, **card.record}, rows)

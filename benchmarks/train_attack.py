@@ -48,13 +48,15 @@ __all__ = ["COMPARED", "FOLDER", "PARTS", "RECIPE", "absent", "packages"]
 QUICK = bool(os.environ.get("QUICK"))
 FOLDER = Path("runs/attack-quick" if QUICK else "runs/attack")
 # Images the released network sees, trials of each study, and what a trial and a compared network may cost.
-RELEASE, TRIALS, TRIAL, SECONDS = (128, 2, 64, 1) if QUICK else (60_000, 20, 8_192, 600)
+RELEASE, TRIALS, TRIAL, SECONDS = (128, 2, 64, 1) if QUICK else (40_000, 20, 8_192, 600)
 RECIPE: Mapping[str, Any] = {
-    "epsilon.mode": "scaled", "epsilon.sampling": "uniform",
-    "arch.name": "resnet", "arch.width": 16, "arch.downs": 2, "arch.blocks": 4, "arch.norm": "batch",
+    "epsilon.mode": "film", "epsilon.sampling": "small",
+    "arch.name": "recurrent", "arch.width": 16, "arch.downs": 2, "arch.steps": 2, "arch.update": "sum",
+    "arch.norm": "batch",
     "loss.name": "margin", "loss.confidence": 15.0, "loss.smoothness": 1e-4,
     "optimizer.name": "adam", "optimizer.lr": 4e-3, "optimizer.schedule": "cosine", "batch.size": 32,
-    "augment.flip": True, "augment.diversity": 0.5, "hint.kind": "multiscale",
+    "augment.flip": True, "augment.diversity": 0.5,
+    "hint.kind": "multiscale", "hint.skip": True,
 }  # fmt: skip
 
 
@@ -112,7 +114,7 @@ def _study(part: str) -> None:
 
 
 def _release(part: str) -> None:
-    given = conditions(quick=QUICK, images=RELEASE)
+    given = conditions(quick=QUICK, images=RELEASE, reports=1)
     _train(Cell(part, "cifar10", _spec(given), given), 1)
 
 
@@ -166,7 +168,9 @@ def _spec(given: AttackSettings, single: int | None = None, **changes: Any) -> A
     parameters = {**RECIPE, **changes}
     if single:
         parameters |= {"epsilon.mode": "single", "epsilon.single": single}
-    if parameters["hint.kind"] != "none":
+    if parameters["hint.kind"] == "none":
+        parameters["hint.skip"] = False
+    else:
         parameters["hint.classifier"] = given.train[0]
     return AttackSpec.from_parameters(parameters)
 

@@ -26,6 +26,7 @@ _AXES: Mapping[Axis, str] = {
     "hours": "wall-clock time (h)",
     "steps": "steps of all trials so far (images seen)",
     "core_hours": "processor time of all trials so far (core-hours)",
+    "gpu_hours": "GPU time of all trials so far (GPU-hours)",
 }
 
 

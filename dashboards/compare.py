@@ -24,7 +24,7 @@ __all__ = [
     "study_trials", "trials",
 ]  # fmt: skip
 
-Axis = Literal["trials", "hours", "steps", "core_hours"]
+Axis = Literal["trials", "hours", "steps", "core_hours", "gpu_hours"]
 
 _EPSILON = re.compile(r"error\.eps(\d+)$")
 
@@ -46,7 +46,7 @@ def study_trials(engine: Engine, study: int, ids: Sequence[int] | None = None) -
     """Return one row per trial: what `read_trials` returns, its last step, and what it cost.
 
     `step` is the last step reported (images seen, in studies of ours); `core_hours` the processor time
-    that the trial wrote down, else its seconds times its ranks.
+    that the trial wrote down, else its seconds times its ranks; `gpu_hours` what it wrote down of GPUs, if any did.
 
     Args:
         engine: the database.
@@ -60,6 +60,8 @@ def study_trials(engine: Engine, study: int, ids: Sequence[int] | None = None) -
     if "cost.cpu_seconds" in frame:
         spent = finite(frame["cost.cpu_seconds"]).fillna(spent)
     own = {"step": steps, "core_hours": spent / 3600}
+    if "cost.gpu_seconds" in frame:
+        own["gpu_hours"] = finite(frame["cost.gpu_seconds"]) / 3600
     return frame.assign(**{name: column for name, column in own.items() if name not in frame})
 
 
@@ -143,7 +145,7 @@ def best_so_far(
     Args:
         frame: trials.
         axis: `trials`: the trial's number; `hours`: wall-clock hours from the study's first start to the
-            trial's end; `steps` and `core_hours`: sums over the study's trials, in the order they ended.
+            trial's end; `steps`, `core_hours` and `gpu_hours`: sums over the study's trials, in the order they ended.
         by: the column that groups them; the best is each group's own.
         maximize: whether larger values are better.
     """
@@ -224,6 +226,7 @@ def _position(frame: pd.DataFrame, axis: Axis) -> "pd.Series[float]":
     hours = (ended - start.groupby(frame["study"]).transform("min")).dt.total_seconds() / 3600
     if axis == "hours":
         return hours
-    spent = frame["step" if axis == "steps" else "core_hours"]
+    column = "step" if axis == "steps" else axis
+    spent = finite(frame[column]) if column in frame else pd.Series(0.0, frame.index)
     order = hours.sort_values(kind="stable").index
-    return finite(spent).fillna(0).loc[order].groupby(frame["study"]).cumsum().reindex(frame.index)
+    return spent.fillna(0).loc[order].groupby(frame["study"]).cumsum().reindex(frame.index)

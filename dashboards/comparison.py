@@ -21,6 +21,7 @@ _AXES = (
     ("hours", "wall time"),
     ("steps", "training images"),
     ("core_hours", "core-hours"),
+    ("gpu_hours", "GPU-hours"),
 )
 _ROWS = 25
 
@@ -74,7 +75,7 @@ def _compare_form(s: Selection, names: Sequence[str], numbers: Sequence[str]) ->
             field("filter", f"Filter {i + 1}", text, "arch.width>=16")
             for i, text in enumerate((*view.filter, "", "")[: max(2, len(view.filter) + 1)])
         ],
-        choice("axis", "Progress along", _AXES, [view.axis]),
+        choice("axis", "Progress along", [a for a in _AXES if a[0] != "gpu_hours" or a[0] in names], [view.axis]),
         choice("of", "Error by epsilon of", [("mean", "all trials, mean"), ("best", "each group's best")], [view.of]),
         choice("against", "Trade error against", [("", "chosen by itself"), *((n, n) for n in numbers)], [view.against]),
         choice("x", "Contour x", parameters, [view.x]),

@@ -80,7 +80,7 @@ def curves_page(s: Selection, keys: Sequence[str]) -> list[Content]:
         keys: the curve keys there are.
     """
     view = s.view
-    options = [(key, key) for key in keys]
+    options = [(key, key) for key in keys if key not in KEYS_ALONG]
     controls = [
         choice("key", "Left axis", options, view.key or (s.metric,), several=True),
         choice("right", "Right axis", options, view.right, several=True),

@@ -19,7 +19,7 @@ from study.search.records import read_distributions
 __all__ = ["Selection"]
 
 _LIVE = ("running", "waiting")
-_TRADES = ("l2", "ssim", "seconds_per_image", "parameters", "core_hours", "seconds")
+_TRADES = ("l2", "ssim", "seconds_per_image", "parameters", "core_hours", "gpu_hours", "seconds")
 
 
 @dataclass(frozen=True)

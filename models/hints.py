@@ -62,6 +62,8 @@ class Hint:
             its stages.
         text: what `models.classifiers.build` makes it from; see `is_carried`.
         classifier: the classifier; it is frozen here.
+        skip: whether the sign of the input gradient also goes straight to the perturbation, so that a new
+            network begins as FGSM (see `models.generators.network.AttackNetwork.led`).
 
     Raises:
         UsageError: the classifier is of the user's own making.
@@ -70,6 +72,7 @@ class Hint:
     kind: Literal["input", "multiscale"]
     text: str
     classifier: Classifier
+    skip: bool = False
 
     def __post_init__(self) -> None:
         if not is_carried(self.text):

@@ -38,6 +38,7 @@ class HintCard(BaseModel):
         classes: number of its logits.
         size: height and width of the images it was made for, in pixels.
         weights: sha256 of its arrays.
+        skip: see `models.hints.Hint`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -47,6 +48,7 @@ class HintCard(BaseModel):
     classes: int = Field(ge=2)
     size: int = Field(ge=1)
     weights: str
+    skip: bool = False
 
 
 class Card(BaseModel):
@@ -186,7 +188,8 @@ def _hint_card(hint: Hint | None) -> HintCard | None:
     # Of a path only the name: the file itself is in the package.
     text = f"npz:{Path(hint.text).name}" if hint.text.startswith("npz:") else hint.text
     return HintCard(
-        kind=hint.kind, classifier=text, classes=own.classes, size=own.size, weights=weights.digest(own)
+        kind=hint.kind, classifier=text, classes=own.classes, size=own.size,
+        weights=weights.digest(own), skip=hint.skip,
     )  # fmt: skip
 
 
@@ -220,7 +223,7 @@ def _load_hint(folder: Path, card: HintCard, channels: int) -> Hint:
         weights.load(path, classifier)
     if weights.digest(classifier) != card.weights:
         raise DataError(f"package {str(folder)!r}: hint.npz is not what package.json describes")
-    return Hint(card.kind, text, classifier)
+    return Hint(card.kind, text, classifier, card.skip)
 
 
 def _markdown(card: Card, network: AttackNetwork) -> str:
@@ -245,8 +248,9 @@ def _markdown(card: Card, network: AttackNetwork) -> str:
 
 
 def _hint_line(card: HintCard) -> str:
+    kind = f"`{card.kind}`{' with skip' * card.skip}"
     return (
-        f"- hint: `{card.kind}` from `{card.classifier}` (hint.npz, sha256 `{card.weights}`): besides the "
+        f"- hint: {kind} from `{card.classifier}` (hint.npz, sha256 `{card.weights}`): besides the "
         "network's own pass, an attack costs one forward and one backward pass of this classifier, and as "
         "many more for a second step of a recurrent generator"
     )

@@ -31,4 +31,5 @@ def load_hint(
             f"hint.classifier is {spec.classifier!r}, and hints come from what the attack trains on; "
             f"allowed: {', '.join(train)}"
         )
-    return Hint(spec.kind, parse_target(spec.classifier)[0], load(spec.classifier))
+    text = parse_target(spec.classifier)[0]
+    return Hint(spec.kind, text, load(spec.classifier), spec.skip)

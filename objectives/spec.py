@@ -50,15 +50,19 @@ class HintSpec(_Part):
     Attributes:
         kind: `none`, or what a classifier says: `input`, `multiscale` (see `models.hints`).
         classifier: one of the study's train classifiers; None without hint.
+        skip: whether the network begins as FGSM on that classifier (see `models.hints.Hint`).
     """
 
     kind: Literal["none", "input", "multiscale"] = "none"
     classifier: str | None = None
+    skip: bool = False
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> "HintSpec":
         if (self.kind == "none") != (self.classifier is None):
             raise ValueError("a classifier goes with every kind but none, and with no other")
+        if self.kind == "none" and self.skip:
+            raise ValueError("without a hint there is nothing to skip to the output")
         return self
 
 
@@ -218,7 +222,8 @@ def _suggest_hint(trial: Suggester, classifiers: Sequence[str]) -> dict[str, Sca
     if kind == "none":
         return {"hint.kind": kind}
     chosen = trial.suggest_categorical("hint.classifier", tuple(classifiers))
-    return {"hint.kind": kind, "hint.classifier": chosen}
+    skip = trial.suggest_categorical("hint.skip", (False, True))
+    return {"hint.kind": kind, "hint.classifier": chosen, "hint.skip": skip}
 
 
 def _suggest_targets(trial: Suggester, targets: Sequence[str]) -> dict[str, Scalar]:

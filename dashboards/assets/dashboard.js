@@ -78,7 +78,8 @@ function light(trial) {
     if (!place.dataset.figure.startsWith('/figure/curves')) continue;
     const old = place.data.findIndex((trace) => trace.name === 'chosen');
     if (old >= 0) Plotly.deleteTraces(place, old);
-    for (const trace of place.data) {
+    // What was sent packed stands unpacked only here.
+    for (const trace of place._fullData) {
       const x = [], y = [];
       (trace.customdata || []).forEach((who, i) => { if (who === trial) { x.push(trace.x[i]); y.push(trace.y[i]); } });
       if (!x.length) continue;

@@ -77,7 +77,8 @@ def once(
         update: see `AttackNetwork.forward`; plays no part.
     """
     look = network.look(images)
-    return F.tanh(network.spend(network.trunk(look.beside(images), look.maps), epsilon))
+    spent = network.spend(network.trunk(look.beside(images), look.maps), epsilon)
+    return F.tanh(network.led(spent, look))
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Generator:
         stride: H and W must be multiples of it; the attack network pads and crops.
         order: place among the choices of `arch.name`; a new generator goes last.
         perturb: makes a perturbation in [-1, 1] with the trunk; see `once`.
-        heads: images that each budget's head returns, 1 for `once`.
+        heads: images that each budget's head returns, given the parameters; 1 for `once`.
     """
 
     name: str
@@ -104,7 +105,7 @@ class Generator:
     stride: Callable[[Any], int]
     order: int
     perturb: Callable[..., chainer.Variable] = once
-    heads: int = 1
+    heads: Callable[[Any], int] = lambda arch: 1
 
 
 def suggest_width_and_norm(trial: Suggester, widest: int) -> dict[str, Scalar]:
@@ -138,7 +139,7 @@ class AttackNetwork(chainer.Chain):  # type: ignore[misc]
         initial = chainer.initializers.HeNormal(scale=2**-0.5, rng=rng)
         normalize = normalize or kernels.BatchNormalization
         maps, inputs = (hint.maps, 2 * channels) if hint else ((), channels)
-        features, outputs = generator.features(arch), generator.heads * channels
+        features, outputs = generator.features(arch), generator.heads(arch) * channels
         heads = len(epsilons.values) if epsilons.mode == "heads" else 1
         with self.init_scope():
             self.trunk = generator.trunk(arch, Parts(inputs, channels, maps, initial, normalize))
@@ -146,6 +147,8 @@ class AttackNetwork(chainer.Chain):  # type: ignore[misc]
             self.head_b = chainer.Parameter(0, (heads, outputs, 1))
             if epsilons.mode == "film":
                 self.film = FiLM(features, epsilons)
+            if hint and hint.skip:
+                self.lead = chainer.Parameter(1, (channels, 1, 1))
 
     def forward(
         self,
@@ -207,6 +210,20 @@ class AttackNetwork(chainer.Chain):  # type: ignore[misc]
         flat = F.matmul(pixels, weight, transb=True)
         spent = flat + F.broadcast_to(F.swapaxes(bias, 1, 2), flat.shape)
         return F.transpose(F.reshape(spent, (n, h, w, -1)), (0, 3, 1, 2))
+
+    def led(self, spent: chainer.Variable, look: Look) -> chainer.Variable:
+        """Return u + w s: what was spent, and, with a hint's skip, the sign s of its input gradient.
+
+        The weights w, one per channel of the image, are learned and begin at 1: what the trunk has to
+        learn is how a perturbation differs from FGSM's.
+
+        Args:
+            spent: u, (N, C, H, W), before tanh.
+            look: of the same images.
+        """
+        if not (self.hint and self.hint.skip):
+            return spent
+        return spent + F.broadcast_to(self.lead, spent.shape) * look.image
 
     def device_resident_accept(self, visitor: Any) -> None:
         """Take the hint's classifier along to another device."""

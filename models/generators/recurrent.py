@@ -1,9 +1,11 @@
 """The recurrent generator: an encoder, and a decoder that is applied once or twice to its own perturbation.
 
-    p = tanh(p1) sigmoid(q) + p_before (1 - sigmoid(q)),   p_before = 0 at first
+    gate   p = tanh(p1) sigmoid(q) + p_before (1 - sigmoid(q)),   p_before = 0 at first
+    sum    p = tanh(u), u = u_before + p1,                         u_before = 0 at first
 
-Each step looks at the hint for the image as it is perturbed so far, always against the clean image's answer,
-and mixes what it sees into the encoder's features at every scale.
+The gate is the source's. The sum forgets nothing, as an iterative attack's momentum does not. Each step looks
+at the hint for the image as it is perturbed so far, always against the clean image's answer, and mixes what it
+sees into the encoder's features at every scale.
 
 Source: Kurakin et al. 2018, "Adversarial Attacks and Defences Competition", sec. 5.3 (team iwiwi), whose
 network is a ResNet-50 encoder with Inception-ResNet-v2 hints for 299 x 299 images
@@ -45,6 +47,7 @@ class RecurrentArch(Arch):
         downs: strides of two, 1..3.
         steps: times the decoder is applied, 1..2; training takes 1, 2, 1, 2, .. of two.
         norm: normalisation after every convolution.
+        update: how a step changes the perturbation, `gate` or `sum`.
     """
 
     name: Literal["recurrent"] = "recurrent"
@@ -52,6 +55,7 @@ class RecurrentArch(Arch):
     downs: int = Field(2, ge=1, le=3)
     steps: int = Field(2, ge=1, le=2)
     norm: Norm = "none"
+    update: Literal["gate", "sum"] = "gate"
 
 
 def suggest(trial: Suggester, widest: int) -> dict[str, Scalar]:
@@ -60,6 +64,7 @@ def suggest(trial: Suggester, widest: int) -> dict[str, Scalar]:
         **suggest_width_and_norm(trial, widest),
         "arch.downs": trial.suggest_int("arch.downs", 1, 2),
         "arch.steps": trial.suggest_int("arch.steps", 1, 2),
+        "arch.update": trial.suggest_categorical("arch.update", ("gate", "sum")),
     }
 
 
@@ -72,7 +77,7 @@ def perturb(
     """Return the perturbation after the last step; see `models.generators.network.once`."""
     trunk, budget, look = network.trunk, network.budget(images, epsilon), network.look(images)
     steps = trunk.steps if update is None else 1 + update % trunk.steps
-    p = chainer.Variable(network.xp.zeros_like(images))
+    p = u = chainer.Variable(network.xp.zeros_like(images))
     state = _recomputed(trunk.encode, look.beside(images))
     for step in range(steps):
         if step:
@@ -80,9 +85,14 @@ def perturb(
             look = network.look(shown, look.labels)
         decode = partial(trunk.decode, look.beside(images), look.maps)
         features, *state = _recomputed(decode, p, *state)
-        p1, q = F.split_axis(network.spend(features, epsilon), 2, axis=1)
-        gate = F.sigmoid(q)
-        p = F.tanh(p1) * gate + p * (1 - gate)
+        spent = network.spend(features, epsilon)
+        if trunk.adds:
+            u = u + network.led(spent, look)
+            p = F.tanh(u)
+        else:
+            p1, q = F.split_axis(spent, 2, axis=1)
+            gate = F.sigmoid(q)
+            p = F.tanh(network.led(p1, look)) * gate + p * (1 - gate)
     return p
 
 
@@ -97,7 +107,7 @@ class Trunk(chainer.Chain):  # type: ignore[misc]
 
     def __init__(self, arch: RecurrentArch, parts: Parts) -> None:
         super().__init__()
-        self.steps = arch.steps
+        self.steps, self.adds = arch.steps, arch.update == "sum"
         widths = [arch.width * 2**i for i in range(arch.downs)]
         outputs = [arch.width, *widths[:-1]]
         # On the way up each scale but the coarsest also receives its own state.
@@ -173,5 +183,5 @@ GENERATOR = Generator(
     stride=lambda arch: 2**arch.downs,
     order=2,
     perturb=perturb,
-    heads=2,
+    heads=lambda arch: 2 if arch.update == "gate" else 1,
 )

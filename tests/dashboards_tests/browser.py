@@ -4,15 +4,16 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.conftest import ROOT
 
-__all__ = ["chromium", "served"]
+__all__ = ["chromium", "drawn", "served", "until"]
 
 # A suite that a shell runs in the background ignores Ctrl-C, and so does what it starts, unless told.
 _SERVE = """
@@ -58,3 +59,21 @@ def served(databases: Sequence[str]) -> Iterator[tuple["subprocess.Popen[str]", 
             yield process, line.split("/ ")[0]
         finally:
             process.kill()
+
+
+def until(page: Page, expression: str, seconds: float = 60) -> None:
+    """Wait for an expression to be true; the page's policy forbids Playwright's own way, which is eval."""
+    end = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, expression
+        page.wait_for_timeout(50)
+
+
+def drawn(page: Page) -> None:
+    """Scroll down a page until every chart is drawn, and back."""
+    places = page.locator("[data-figure]")
+    for i in range(places.count()):
+        places.nth(i).scroll_into_view_if_needed()
+    until(page, "[...document.querySelectorAll('[data-figure]')]"
+                ".every(p => p.matches('.done') || p.querySelector('.wrong'))")  # fmt: skip
+    page.evaluate("window.scrollTo(0, 0)")

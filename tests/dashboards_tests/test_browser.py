@@ -1,6 +1,5 @@
 """Every page in a real browser: nothing complains, nothing leaves the machine, keyboard and labels work."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,10 +13,12 @@ from axe_playwright_python.sync_playwright import Axe
 from optuna.study import Study
 from playwright.sync_api import Browser, Page
 
+from dashboards import compare
 from dashboards.report import write_report
+from dashboards.rows import cell
 from study.curves import CurveWriter
 from study.search.session import engine_of, open_session
-from tests.dashboards_tests.browser import chromium, served
+from tests.dashboards_tests.browser import chromium, drawn, served, until
 from tests.dashboards_tests.conftest import EVIL, LINEAR, make_study
 from tests.dashboards_tests.test_site import query
 
@@ -40,14 +41,6 @@ def browser() -> Iterator[Browser]:
 def server(databases: list[str]) -> Iterator[str]:
     with served(databases) as (_, address):
         yield address
-
-
-def until(page: Page, expression: str, seconds: float = 60) -> None:
-    """Wait for an expression to be true; the page's policy forbids Playwright's own way, which is eval."""
-    end = time.monotonic() + seconds
-    while not page.evaluate(expression):
-        assert time.monotonic() < end, expression
-        page.wait_for_timeout(50)
 
 
 @contextmanager
@@ -80,11 +73,7 @@ class Watched:
     def open(self, url: str) -> Page:
         """Go there and scroll down until every chart is drawn."""
         self.page.goto(url)
-        places = self.page.locator("[data-figure]")
-        for i in range(places.count()):
-            places.nth(i).scroll_into_view_if_needed()
-        until(self.page, "[...document.querySelectorAll('[data-figure]')]"
-                         ".every(p => p.matches('.done') || p.querySelector('.wrong'))")  # fmt: skip
+        drawn(self.page)
         return self.page
 
 
@@ -102,6 +91,29 @@ def test_every_page(browser: Browser, server: str, path: str, size: tuple[int, i
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
     found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]})
     assert found.violations_count == 0, found.generate_report()
+    page.context.close()
+
+
+def test_numbers_on_the_page_are_the_frames(
+    browser: Browser, server: str, linear_study: Study
+) -> None:
+    page = Watched(browser, DESKTOP).open(f"{server}/compare?{LINEAR_QUERY}")
+    rows = "[...document.querySelectorAll('[aria-label={0}] tbody tr')].map(r => [...r.cells].map(c => c.innerText))"
+    frame = compare.trials(linear_study)
+    groups = compare.group_table(frame, "loss")
+    assert page.evaluate(rows.format("groups")) == [
+        [cell(value) for value in row] for row in groups.itertuples(index=False, name=None)
+    ]
+    ranked = frame.sort_values("value", ascending=False, kind="stable")
+    shown = page.evaluate(rows.format("trials"))
+    assert [row[:3] for row in shown] == [
+        [str(r.number), r.state, cell(r.value)] for r in ranked.itertuples()
+    ]
+    best = "document.querySelector('[data-figure^=\"/figure/history\"]')._fullData"
+    lines = page.evaluate(
+        f"{best}.filter(t => t.mode === 'lines').map(t => [t.name, Math.max(...t.y)])"
+    )
+    assert dict(lines) == {f"best of {r.loss}": r.best for r in groups.itertuples() if r.complete}
     page.context.close()
 
 
@@ -144,7 +156,9 @@ def test_a_row_lights_its_curve_up(browser: Browser, server: str) -> None:
     curve = page.evaluate(
         "fetch('/table/curves.csv' + location.search).then(a => a.text()).then(t => t.split('\\n'))"
     )
-    assert len(lit) == sum(line.startswith("0/linear,2,") for line in curve)
+    rows = [line.split(",") for line in curve]
+    place = rows[0].index("value")
+    assert lit == [float(row[place]) for row in rows if row[:2] == ["0/linear", "2"]]
     page.context.close()
 
 

@@ -33,8 +33,8 @@ FRAME = pd.DataFrame(
         "state": ["complete", "complete", "pruned", "complete"], "value": [0.2, 0.6, 0.9, 0.4],
         "datetime_start": [START, START + timedelta(hours=1), START + timedelta(hours=2), START],
         "seconds": [3600.0, 1800.0, 900.0, 60.0], "step": [100.0, 200.0, 50.0, 10.0],
-        "core_hours": [2.0, 1.0, 0.5, 0.1], "arch.name": ["unet", "resnet", "unet", None],
-        "arch.width": [8, 16, 32, 64], "flip": [True, False, None, True],
+        "core_hours": [2.0, 1.0, 0.5, 0.1], "gpu_hours": [1.0, np.nan, 0.5, np.nan],
+        "arch.name": ["unet", "resnet", "unet", None], "arch.width": [8, 16, 32, 64], "flip": [True, False, None, True],
         "error.eps04": [0.1, 0.3, 0.9, 0.2], "error.eps16": [0.3, 0.9, np.nan, 0.6],
     }
 )  # fmt: skip
@@ -106,6 +106,7 @@ def test_epsilon_curves(of, errors) -> None:  # type: ignore[no-untyped-def]
         ("hours", {("a", 0): 1, ("a", 1): 1.5, ("a", 2): 2.25, ("b", 0): 1 / 60}),
         ("steps", {("a", 0): 100, ("a", 1): 300, ("a", 2): 350, ("b", 0): 10}),
         ("core_hours", {("a", 0): 2, ("a", 1): 3, ("a", 2): 3.5, ("b", 0): 0.1}),
+        ("gpu_hours", {("a", 0): 1, ("a", 1): 1, ("a", 2): 1.5, ("b", 0): 0}),
     ],
 )
 def test_where_trials_lie(axis, places) -> None:  # type: ignore[no-untyped-def]

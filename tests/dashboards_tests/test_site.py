@@ -210,7 +210,7 @@ class TestTheAddress:
                 "trial '0/linear:99' is not among those shown",
             ),
             ("/figure/no.json?study=0/linear", 404, "there is no 'no'; there are: contour"),
-            ("/table/no.csv?study=0/linear", 404, "there is no 'no'; there are: curves"),
+            ("/table/no.csv?study=0/linear", 404, "there is no 'no'; there are: changes"),
             (
                 "/table/trials.xls?study=0/linear",
                 404,

@@ -30,6 +30,7 @@ TINY = {
     "recurrent": {"width": 4, "downs": 2},
 }
 NORMS, MODES = get_args(Norm), get_args(Epsilons.model_fields["mode"].annotation)
+SKIP = "skip"  # of a multiscale hint; once per generator, because modes and norms do not touch it
 AXES = {"name": tuple(GENERATORS), "norm": NORMS, "mode": MODES, "hint": HINTS}
 
 
@@ -43,13 +44,14 @@ def label(case: dict[str, str]) -> str:
     return "-".join(case.values())
 
 
-CASES = cases()
+SKIPS = [{"name": name, "norm": "batch", "mode": "heads", "hint": SKIP} for name in GENERATORS]
+CASES = cases() + SKIPS
 SIZES = [(8, 8), (7, 9), (1, 1), (3, 17), (32, 32)]
 every = pytest.mark.parametrize("case", CASES, ids=label)
 # Every generator with every mode and hint, and the normalisations by turns: for laws that cost more.
 most = pytest.mark.parametrize(
     "case",
-    [c for c in CASES if sum(k.index(c[n]) for n, k in AXES.items()) % len(NORMS) == 0],
+    [c for c in cases() if sum(k.index(c[n]) for n, k in AXES.items()) % len(NORMS) == 0] + SKIPS,
     ids=label,
 )
 
@@ -66,15 +68,22 @@ def make(
 ) -> AttackNetwork:
     arch = parse_arch({"name": case["name"], "norm": case["norm"], **TINY[case["name"]], **changes})
     epsilons = Epsilons(mode=case["mode"], values=VALUES, single=4)
-    kind = case["hint"]
-    own = None if kind == "none" else classifier(channels, str(chainer.get_dtype()))
-    hint = None if kind == "none" else Hint(kind, "resnet8-w2", own)
-    network = build(arch, epsilons, channels=channels, seed=seed, hint=hint)
+    network = build(
+        arch, epsilons, channels=channels, seed=seed, hint=hint_of(case["hint"], channels)
+    )
     if case["mode"] == "film":  # which does nothing at first
         rng = np.random.default_rng(seed)
         for parameter in network.film.params():
             parameter.array[...] = rng.normal(0, 0.3, parameter.shape)
     return network
+
+
+def hint_of(kind: str, channels: int) -> Hint | None:
+    if kind == "none":
+        return None
+    own = classifier(channels, str(chainer.get_dtype()))
+    skip = kind == SKIP
+    return Hint("multiscale" if skip else kind, "resnet8-w2", own, skip)
 
 
 def images(channels: int = 3, size: tuple[int, int] = (8, 8), count: int = 4) -> np.ndarray:

@@ -194,6 +194,24 @@ def test_every_depth_is_mixed_in_whatever_the_number_of_scales(name, depths, mon
         assert np.abs(network(x, budgets).array - first).max() > 1e-5
 
 
+@pytest.mark.parametrize("name", ["resnet", "unet"])
+def test_with_a_skip_a_new_network_follows_the_gradient_and_learns_how_far(name) -> None:
+    network = build_network(
+        parse_arch({"name": name, "width": 4}), Epsilons(), channels=3, seed=0,
+        hint=Hint("multiscale", "vgg-w4", classifier(), skip=True),
+    )  # fmt: skip
+    x, budgets = images(), np.full(4, 8)
+    sign = network.look(x).image
+    network.head_w.array[...] = 0
+    np.testing.assert_allclose(network.perturbation(x, budgets).array, np.tanh(sign), atol=1e-6)
+    network.lead.array[1] = -2
+    p = network.perturbation(x, budgets).array
+    np.testing.assert_allclose(p[:, 1], np.tanh(-2 * sign[:, 1]), atol=1e-6)
+    network.cleargrads()
+    F.sum(network.perturbation(x, budgets) * sign).backward()
+    assert (network.lead.grad > 0).all()
+
+
 def test_a_classifier_of_other_images_is_refused() -> None:
     with pytest.raises(UsageError) as raised:
         build_network(

@@ -303,6 +303,30 @@ def test_a_hint_changed_in_one_bit_is_refused(package: Path) -> None:
         load_package(package)
 
 
+def test_a_skip_travels_with_the_package(tmp_path: Path) -> None:
+    own = hint()
+    network = build(
+        parse_arch({"name": "unet", "width": 4}), Epsilons(), channels=1, seed=0,
+        hint=Hint(own.kind, own.text, own.classifier, skip=True),
+    )  # fmt: skip
+    network.lead.array[...] = 0.5
+    save_package(tmp_path / "package", network, RECORD)
+    found, card = load_package(tmp_path / "package")
+    assert card.hint.skip
+    np.testing.assert_array_equal(attacked(found), attacked(network))
+    assert (
+        "- hint: `multiscale` with skip from `vgg-w4`"
+        in (tmp_path / "package" / "CARD.md").read_text()
+    )
+
+
+def test_packages_from_before_skips_are_read(package: Path) -> None:
+    card = json.loads((package / "package.json").read_text())
+    del card["hint"]["skip"]
+    edit(package, hint=card["hint"])
+    assert not load_package(package)[0].hint.skip
+
+
 def test_packages_from_before_hints_and_modes_are_read(folder: Path) -> None:
     card = json.loads((folder / "package.json").read_text())
     del card["hint"], card["epsilons"]["single"]

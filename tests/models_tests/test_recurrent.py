@@ -16,10 +16,18 @@ from models.hints import HINTS, Hint
 BUDGETS = np.array([4, 16, 8])
 
 
-def make(kind: str = "none", steps: int = 2, norm: str = "batch") -> AttackNetwork:
-    arch = parse_arch({"name": "recurrent", "width": 4, "steps": steps, "norm": norm})
+def make(
+    kind: str = "none",
+    steps: int = 2,
+    norm: str = "batch",
+    update: str = "gate",
+    *,
+    skip: bool = False,
+) -> AttackNetwork:
+    fields = {"width": 4, "steps": steps, "norm": norm, "update": update}
+    arch = parse_arch({"name": "recurrent", **fields})
     own = build_classifier("resnet8-w2", channels=3, classes=4, size=8, seed=1)
-    hint = None if kind == "none" else Hint(kind, "resnet8-w2", own)
+    hint = None if kind == "none" else Hint(kind, "resnet8-w2", own, skip)
     return build(arch, Epsilons(values=(4, 8, 16)), channels=3, seed=0, hint=hint)
 
 
@@ -38,18 +46,20 @@ def trained_once(network: AttackNetwork, update: int) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("update", [0, 1])
-@pytest.mark.parametrize("norm", ["none", "batch", "instance"])
+@pytest.mark.parametrize(
+    ("norm", "rule"), [("none", "gate"), ("batch", "gate"), ("instance", "gate"), ("batch", "sum")]
+)
 @pytest.mark.parametrize("kind", HINTS)
 def test_recomputing_changes_neither_gradients_nor_statistics(
-    kind, norm, update, monkeypatch
+    kind, norm, rule, update, monkeypatch
 ) -> None:
     calls = []
     forget = F.forget
     monkeypatch.setattr(F, "forget", lambda f, *xs: calls.append(f) or forget(f, *xs))
-    recomputed = trained_once(make(kind, norm=norm), update)
+    recomputed = trained_once(make(kind, norm=norm, update=rule), update)
     assert len(calls) == 2 + update  # the encoder, and the decoder at each step
     monkeypatch.setattr(F, "forget", lambda f, *xs: f(*xs))
-    kept = trained_once(make(kind, norm=norm), update)
+    kept = trained_once(make(kind, norm=norm, update=rule), update)
     assert set(kept) == set(recomputed)
     for name, array in kept.items():
         np.testing.assert_allclose(recomputed[name], array, rtol=1e-5, atol=1e-7, err_msg=name)
@@ -99,6 +109,33 @@ def test_a_half_open_gate_mixes_both() -> None:
     for update, expected in ((0, new / 2), (1, new / 2 + new / 4)):
         p = network.perturbation(images(), BUDGETS, update).array
         np.testing.assert_allclose(p, expected, rtol=1e-5)
+
+
+def test_a_sum_adds_each_step_before_tanh() -> None:
+    network = make(update="sum")
+    assert network.head_w.shape[1] == 3  # no gate
+    network.head_w.array[...] = 0
+    network.head_b.array[...] = 0.5
+    for update, expected in ((0, np.tanh(0.5)), (1, np.tanh(1.0))):
+        p = network.perturbation(images(), BUDGETS, update).array
+        np.testing.assert_allclose(p, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("update", "share"), [("gate", 0.5), ("sum", 1)])
+def test_with_a_skip_and_nothing_learned_each_step_follows_its_own_look(update, share) -> None:
+    network = make("input", update=update, skip=True)
+    network.head_w.array[...] = 0
+    x = images()
+    first = network.look(x)
+    p = network.perturbation(x, BUDGETS, 0).array
+    np.testing.assert_allclose(p, share * np.tanh(first.image), atol=1e-6)
+    second = network.look(np.clip(x + network.budget(x, BUDGETS) * p, 0, 1), first.labels)
+    assert (second.image != first.image).any()
+    both = {
+        "gate": 0.5 * np.tanh(second.image) + 0.25 * np.tanh(first.image),
+        "sum": np.tanh(first.image + second.image),
+    }
+    np.testing.assert_allclose(network.perturbation(x, BUDGETS, 1).array, both[update], atol=1e-6)
 
 
 def test_the_second_look_is_at_what_the_first_step_made_and_against_the_first_answer() -> None:

@@ -93,7 +93,9 @@ def _corner(wanted: dict[str, object]) -> tuple[AttackSpec, dict[str, object]]:
         ("epsilon.single", "epsilon.mode", ("single",)),
         ("epsilon.sampling", "epsilon.mode", ("heads", "scaled", "film")),
         ("hint.classifier", "hint.kind", ("input", "multiscale")),
+        ("hint.skip", "hint.kind", ("input", "multiscale")),
         ("arch.steps", "arch.name", ("recurrent",)),
+        ("arch.update", "arch.name", ("recurrent",)),
         *((f"targets.weight.{text}", "targets.weighting", ("weighted",)) for text in TARGETS),
     ],
 )
@@ -134,6 +136,13 @@ def test_a_spec_from_before_hints_is_read() -> None:
     old = json.loads(AttackSpec().model_dump_json())
     del old["hint"], old["epsilon"]["single"]
     assert AttackSpec.model_validate(old) == AttackSpec()
+
+
+def test_a_spec_from_before_skips_and_sums_is_read() -> None:
+    given = {"arch.name": "recurrent", "hint.kind": "input", "hint.classifier": "vgg"}
+    old = json.loads(AttackSpec.from_parameters(given).model_dump_json())
+    del old["hint"]["skip"], old["arch"]["update"]
+    assert AttackSpec.model_validate(old) == AttackSpec.from_parameters(given)
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -202,6 +211,7 @@ def test_specs_are_frozen(place) -> None:
             "hint is {'kind': 'input'}: a classifier goes with every kind but",
         ),
         ({"hint.classifier": "vgg"}, "hint is {'classifier': 'vgg'}: a classifier goes with every"),
+        ({"hint.skip": True}, "hint is {'skip': True}: without a hint there is nothing to skip"),
         (
             {"hint.kind": "all"},
             "hint.kind is 'all': input should be 'none', 'input' or 'multiscale'",

@@ -1,0 +1,121 @@
+"""`make bench-attack-speed`: images per second of the released network beside every baseline, on a quiet machine.
+
+All attacks take turns on one batch, so that what slows the machine slows them alike. Errors beside the
+speeds are those of `make bench-attack`.
+"""
+
+import os
+import statistics
+import time
+from collections.abc import Mapping
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.attack_baseline import MI_FGSM, tuned
+from benchmarks.bench_attack import EPSILON, ERRORS, OURS, Bench, load_bench
+from benchmarks.claims import RESULTS, Claim, write
+from models.generators import AttackNetwork
+from models.package import Card, load_package
+from objectives.baselines import baseline
+from objectives.evaluation import Attack, network_attack
+
+__all__ = ["FRONTIER", "NAME", "main"]
+
+QUICK = bool(os.environ.get("QUICK"))
+NAME = "attack_speed_quick" if QUICK else "attack_speed"
+ROUNDS, BATCH = (2, 40) if QUICK else (5, 40)
+FRONTIER = ("fgsm", "mi-fgsm:steps=3", MI_FGSM)
+MANY = 8
+
+
+def main() -> None:
+    bench = load_bench()
+    network, card = load_package(Path(OURS))
+    attacks = {
+        name: bench.baseline(name) for name in dict.fromkeys((*FRONTIER, tuned() or MI_FGSM))
+    }
+    raced = {**attacks, OURS: network_attack(network), _many(): _of_many(bench)}
+    seconds = in_turn(raced, bench.images.images[:BATCH])
+    claims = [*_frontier(seconds, network), _against_many(seconds), _break_even(seconds, card)]
+    write(
+        NAME,
+        claims,
+        {"released network": OURS, "images": f"{BATCH} in one batch", "rounds": ROUNDS},
+    )
+
+
+def in_turn(attacks: Mapping[str, Attack], images: np.ndarray) -> dict[str, list[float]]:
+    """Return the seconds of each attack in ROUNDS rounds; a first round does not count."""
+    spent: dict[str, list[float]] = {name: [] for name in attacks}
+    for name in list(attacks) * (ROUNDS + 1):
+        started = time.perf_counter()
+        attacks[name](images, EPSILON)
+        spent[name].append(time.perf_counter() - started)
+    return {name: values[1:] for name, values in spent.items()}
+
+
+def _many() -> str:
+    return f"{MI_FGSM} of {MANY} targets"
+
+
+def _of_many(bench: Bench) -> Attack:
+    """MI-FGSM of as many targets as the train classifiers are, taken by turns: only its time is looked at."""
+    targets = [bench.nets[text] for text in islice(cycle(bench.given.train), MANY)]
+    return baseline(MI_FGSM, targets)
+
+
+def _frontier(seconds: Mapping[str, list[float]], network: AttackNetwork) -> list[Claim]:
+    errors, hints = _errors(), f"with{'' if network.hint else 'out'} hints"
+    goals = {OURS: 8.0 if network.hint else 25.0}
+    return [
+        Claim(
+            f"images/s of {name} over those of {MI_FGSM}", _ratio(seconds, name, MI_FGSM), "x",
+            goals.get(name), "larger", MI_FGSM, 1.0,
+            "; ".join([
+                f"{BATCH / statistics.median(spent):.0f} images/s",
+                *([f"mean error {100 * errors[name]:.1f} % at eps {EPSILON}"] if name in errors else []),
+                *([hints] if name == OURS else []),
+            ]),
+        )
+        for name, spent in seconds.items() if name != _many()
+    ]  # fmt: skip
+
+
+def _against_many(seconds: Mapping[str, list[float]]) -> Claim:
+    return Claim(
+        f"images/s of {OURS} over those of {_many()}", _ratio(seconds, OURS, _many()), "x", 50.0, "larger",
+        _many(), 1.0, "the train classifiers by turns; only their time is looked at",
+    )  # fmt: skip
+
+
+def _break_even(seconds: Mapping[str, list[float]], card: Card) -> Claim:
+    """After how many images training costs less than it saves; both were timed on one core."""
+    saved = statistics.median(
+        (a - b) / BATCH for a, b in zip(seconds[MI_FGSM], seconds[OURS], strict=True)
+    )
+    spent = card.record["processor seconds"]
+    return Claim(
+        f"images from which training {OURS} pays for itself", spent / saved, "images",
+        baseline=MI_FGSM, note=f"{spent:,} processor seconds of training",
+    )  # fmt: skip
+
+
+def _ratio(seconds: Mapping[str, list[float]], name: str, other: str) -> float:
+    pairs = zip(seconds[other], seconds[name], strict=True)
+    return statistics.median(theirs / own for theirs, own in pairs)
+
+
+def _errors() -> dict[str, float]:
+    path = RESULTS / ERRORS
+    if not path.is_file():
+        return {}
+    table = pd.read_csv(path)
+    means = table[table["epsilon"] == EPSILON].groupby("attack")["error"].mean()
+    return {str(name): float(value) for name, value in means.items()}
+
+
+if __name__ == "__main__":
+    main()
