@@ -6,6 +6,7 @@ communicator, which first exchanges one status word. A raising rank enters the n
 error, and all ranks leave together. The only other way out is the hang timeout, which ends the job.
 """
 
+import math
 import os
 import signal
 import socket
@@ -32,6 +33,8 @@ T = TypeVar("T")
 # Floats that ride along with a status word: sums over 512 channels of two kinds, and a count.
 _ROOM = 2 * 512 + 1
 _NOTHING = np.empty(0)
+# Signals so close to each other are one.
+_SAME_SECONDS = 1.0
 # A rank's traceback, and what it says to the user if that is all there is to say.
 _Failure = tuple[str, str | None]
 
@@ -297,10 +300,15 @@ class World:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Turn Ctrl-C and SIGTERM into a word of the next exchange; a second one ends the job."""
+        """Turn Ctrl-C and SIGTERM into a word of the next exchange; a second one, a moment later, ends the job."""
+        first = -math.inf
 
         def asked(number: int, frame: FrameType | None) -> None:
-            if self.interrupted:
+            nonlocal first
+            if not self.interrupted:
+                first = time.monotonic()
+            # Launchers and schedulers pass the same signal on by two ways.
+            elif time.monotonic() - first > _SAME_SECONDS:
                 self.abort(f"second {signal.Signals(number).name}")
             self.interrupted = True
 
