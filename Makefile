@@ -49,7 +49,7 @@ bench-dashboards: $(VENV)/.test  ## measure the dashboards on 5,000 trials (QUIC
 bench-attack: $(VENV)/.test  ## measure the released attack beside the baselines (QUICK=1: minutes)
 bench-attack-speed: $(VENV)/.test  ## measure its speed beside theirs, on a quiet machine
 bench-snapshots: $(VENV)/.test  ## measure what snapshots cost a trial (QUICK=1: fewer rounds)
-bench-workers: $(VENV)/.test  ## measure trials on ranks, 200 faults, pruning (QUICK=1; PARTS=trials, pruning, outages, efficiency)
+bench-workers: $(VENV)/.test  ## measure trials on ranks, 200 faults, pruning, Slurm (QUICK=1; PARTS=trials, pruning, outages, efficiency, weekend)
 bench-%: $(VENV)/.test
 	$(RUN)/python -m benchmarks.bench_$(subst -,_,$*) $(PARTS)
 

@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from benchmarks import efficiency, outages
 from benchmarks.claims import Claim, write
 from benchmarks.pruning import pruning_claims
+from benchmarks.weekend import weekend_claims
 from study.conditions import Conditions
 from study.launchers import find_mpiexec
 from study.objective import load_objective
@@ -33,6 +34,7 @@ NAP = 3.0
 QUICK = bool(os.environ.get("QUICK"))
 TRIALS = 6 if QUICK else 20
 FAULTS = 20 if QUICK else 200
+WEEKEND = 20 if QUICK else 200
 SEEDS, SECONDS = (2, 20.0) if QUICK else (5, 110.0)
 AWAY = (1.0, 5.0) if QUICK else (1.0, 5.0, 30.0)
 REPLAYED, PAUSE = (3, 0.2) if QUICK else (10, 0.5)
@@ -195,6 +197,13 @@ def pruning() -> None:
     write("pruning", claims, {"part": "PARTS=pruning", "seeds": SEEDS, "seconds": SECONDS})
 
 
+def weekend() -> None:
+    """Measure what is lost on a Slurm where jobs are pre-empted and killed."""
+    with tempfile.TemporaryDirectory() as name:
+        claims = list(weekend_claims(Path(name), WEEKEND, SEED))
+    write("weekend", claims, {"part": "PARTS=weekend", "seed": SEED, "trials": WEEKEND})
+
+
 def away() -> None:
     """Measure what a database that goes away costs a trial."""
     claims = list(outages.claims(AWAY))
@@ -207,7 +216,9 @@ def side_by_side() -> None:
     write("efficiency", claims, {"part": "PARTS=efficiency", "trials of each worker": REPLAYED})
 
 
-PARTS = {"trials": trials, "pruning": pruning, "outages": away, "efficiency": side_by_side}
+PARTS = {
+    "trials": trials, "pruning": pruning, "outages": away, "efficiency": side_by_side, "weekend": weekend,
+}  # fmt: skip
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from study.beats import Watch, read_beats
 from study.exits import explain_exit
 from study.handover import SUPERVISOR, hand_over, is_ready, supervisor
 from study.launchers import Alone, Launcher, Mpiexec, Place, Running
+from study.world import RANKS
 
 __all__ = ["Attempt", "Jobs", "launcher_for"]
 
@@ -36,10 +37,19 @@ class Attempt:
         """Tell whether it ended, or was ended because it made no progress."""
         if self.running.poll() is not None:
             return True
-        stalled = self.watch.stalled(read_beats(self.folder, self.ranks), time.monotonic())
+        beats = read_beats(self.folder, self.ranks)
+        if self.waiting:
+            self.watch.restart(time.monotonic())
+        stalled = self.watch.stalled(beats, time.monotonic())
         if stalled is not None:
             self.kill(stalled)
         return stalled is not None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it waits for its turn: no rank has begun."""
+        began = any(beat is not None for beat in read_beats(self.folder, self.ranks))
+        return not began and self.running.waiting()
 
     @property
     def ready(self) -> bool:
@@ -96,7 +106,9 @@ class Jobs:
         # Ranks that wait give up long after the supervisor has: it knows for whom they wait.
         arguments = [self.study, *what, "--hang-timeout", str(2 * self.stall)]
         # Not among the arguments, which everybody on this machine can read: it may hold a password.
-        environment = {"OPTUNA_STORAGE": self.storage, SUPERVISOR: supervisor()}
+        environment = {
+            "OPTUNA_STORAGE": self.storage, SUPERVISOR: supervisor(), RANKS: str(ranks),
+        }  # fmt: skip
         running = launcher.start(arguments, ranks, place, environment, folder)
         return Attempt(running, folder, ranks, Watch(self.stall, time.monotonic()))
 

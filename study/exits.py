@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from study.beats import Beat
 
-__all__ = ["explain_exit", "last_line"]
+__all__ = ["blameless", "explain_exit", "last_line"]
 
 # What Hydra and Open MPI say of the first process that ended badly.
 _ENDED = (
@@ -15,6 +15,20 @@ _ENDED = (
     re.compile(r"rank (?P<rank>\d+) with PID .*? exited on\s+signal (?P<code>\d+)", re.S),
     re.compile(r"Process name: \[.*,(?P<rank>\d+)\]\s+Exit code:\s+(?P<code>\d+)"),
 )
+# What `srun` says of the first ranks that ended badly: those that ended because of them come later.
+_TASK = re.compile(
+    r"error: \S+: tasks? (?P<ranks>[\d,-]+): (?:Exited with exit code (?P<code>\d+)|(?P<signal>.+))"
+)
+_BY_SLURM = "Slurm ended its job: "
+_PREEMPTED, _NODE, _WITHDRAWN = "it was pre-empted", "its node failed", "it was cancelled"
+# What Slurm says when it was Slurm that ended a job.
+_SLURM = {
+    r"exceeded memory limit|Out Of Memory|oom.kill|JobState=OUT_OF_MEMORY": "it needed more memory than Slurm gave it",
+    r"DUE TO TIME LIMIT|JobState=TIMEOUT": "it reached its time limit",
+    r"DUE TO PREEMPTION|JobState=PREEMPTED": _PREEMPTED,
+    r"DUE TO NODE FAILURE|JobState=NODE_FAIL|Node failure": _NODE,
+}
+_CANCELLED = r"CANCELLED AT|JobState=CANCELLED|has been revoked|Job has been cancelled"
 
 
 def explain_exit(code: int | None, log: str, beats: Sequence[Beat | None] = ()) -> str:
@@ -28,8 +42,41 @@ def explain_exit(code: int | None, log: str, beats: Sequence[Beat | None] = ()) 
     for pattern in _ENDED:
         if found := pattern.search(log):
             return f"{_who(found.groupdict(), beats)} ended with {_code(int(found['code']))}"
+    if by_slurm := _ended_by_slurm(log):
+        return by_slurm
     said = last_line(log)
     return f"its job ended before it did, with {_code(code or 0)}" + (f": {said}" if said else "")
+
+
+def blameless(reason: str) -> bool:
+    """Tell whether a job ended for a reason that says nothing about its trial: others wanted its place, or its node failed.
+
+    Args:
+        reason: as `explain_exit` says it.
+    """
+    return reason in {f"{_BY_SLURM}{why}" for why in (_PREEMPTED, _NODE, _WITHDRAWN)}
+
+
+def _ended_by_slurm(log: str) -> str:
+    for pattern, reason in _SLURM.items():
+        if re.search(pattern, log):
+            return f"{_BY_SLURM}{reason}"
+    cancelled, task = re.search(_CANCELLED, log), _TASK.search(log)
+    # A rank that ended badly has its job cancelled; ranks of a cancelled job end badly.
+    if cancelled and (task is None or cancelled.start() < task.start()):
+        return f"{_BY_SLURM}{_WITHDRAWN}"
+    return "" if task is None else _told_by_srun(task)
+
+
+def _told_by_srun(task: re.Match[str]) -> str:
+    who = f"rank{'' if task['ranks'].isdigit() else 's'} {task['ranks']}"
+    if task["code"] is not None:
+        return f"{who} ended with {_code(int(task['code']))}"
+    names = {signal.strsignal(number): number for number in signal.valid_signals()}
+    number = names.get(task["signal"].removesuffix(" (core dumped)").strip())
+    return (
+        f"{who} ended: {task['signal']}" if number is None else f"{who} ended with {_code(-number)}"
+    )
 
 
 def _who(found: dict[str, str], beats: Sequence[Beat | None]) -> str:

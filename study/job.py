@@ -15,7 +15,7 @@ from study.handover import await_trial, tell_ready
 from study.launch import launch
 from study.options import hang_option, storage_option, study_argument
 from study.worker import evaluate, facts_of, finish, join, prepare
-from study.world import World, mpi_world
+from study.world import World, expect_ranks, mpi_world
 
 if TYPE_CHECKING:
     from study.search.session import Session
@@ -84,7 +84,9 @@ def _wait(world: World, session: "Session | None") -> int:
 @click.option("--spare", is_flag=True, help="Prepare, then wait to be given a trial.")
 def job(study: str, number: int | None, storage: str, hang_timeout: float, spare: bool) -> None:
     """Run trial NUMBER of STUDY on the ranks of this job, or only prepare for any."""
-    run_job(mpi_world(hang_timeout), storage, study, number, spare=spare)
+    world = mpi_world(hang_timeout)
+    expect_ranks(world)
+    run_job(world, storage, study, number, spare=spare)
 
 
 if __name__ == "__main__":

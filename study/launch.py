@@ -114,7 +114,7 @@ def share_cores(world: World) -> None:
     rank, ranks = world.local
     cores = sorted(os.sched_getaffinity(0))
     if not any(name in os.environ for name in _THREADS):
-        each = max(1, len(cores) // ranks)
+        each = _threads(len(cores), ranks)
         # For libraries that are loaded later, and for those that are there already.
         os.environ.update(dict.fromkeys(_THREADS, str(each)))
         threadpoolctl.threadpool_limits(each)
@@ -125,6 +125,12 @@ def share_cores(world: World) -> None:
     devices = [d for d in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if d]
     if MARK in os.environ and devices:
         os.environ["CUDA_VISIBLE_DEVICES"] = share(devices, ranks, rank)[0]
+
+
+def _threads(cores: int, ranks: int) -> int:
+    """Return each rank's share of the cores, or what Slurm gave it: whether it binds ranks to cores, sites decide."""
+    given = os.environ.get("SLURM_CPUS_ON_NODE") if "SLURM_STEP_ID" in os.environ else None
+    return max(1, (cores if given is None else int(given)) // ranks)
 
 
 def shadowed() -> str | None:

@@ -12,6 +12,7 @@ from study.errors import UsageError
 from study.keeping import keeping_options
 from study.launchers import Place, share
 from study.options import storage_option, study_argument
+from study.slurm import Slurm, launch_name, restarted
 from study.snapshots import Keeping
 from study.supervisor import Launch, supervise
 from study.trial import Ending
@@ -38,6 +39,11 @@ __all__ = ["launch", "places"]
     "--hosts", metavar="A,B,..", help="Machines, dealt out to the workers.  [default: this one]"
 )
 @click.option(
+    "--slurm", metavar="OPTIONS",
+    help="Start jobs by Slurm's srun, with these options of it, such as '--partition=gpu --time=2:00:00 --gpus-per-task=1'; "
+    "'' for none. Inside an allocation a job is a step of it.",
+)  # fmt: skip
+@click.option(
     "--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
     help="Begin no trial after so long.  [default: no limit]",
 )  # fmt: skip
@@ -59,8 +65,8 @@ __all__ = ["launch", "places"]
     help="Load each worker's next job while one runs: it takes memory, and trials begin sooner.",
 )  # fmt: skip
 def launch(
-    study: str, storage: str, n_trials: int, workers: int, ranks: int, hosts: str | None, timeout: float | None,
-    stall: float, grace: float, max_failures: int, keeping: Keeping, spares: bool,
+    study: str, storage: str, n_trials: int, workers: int, ranks: int, hosts: str | None, slurm: str | None,
+    timeout: float | None, stall: float, grace: float, max_failures: int, keeping: Keeping, spares: bool,
 ) -> int:  # fmt: skip
     """Run trials of STUDY, each as an MPI job of its own, and look after the jobs.
 
@@ -74,9 +80,15 @@ def launch(
         raise UsageError(
             "jigsaw launch starts MPI jobs itself; run it without mpiexec, or use `jigsaw worker`"
         )
-    where = places(workers, tuple(filter(None, (hosts or "").split(","))))
+    named = tuple(filter(None, (hosts or "").split(",")))
+    launcher = _slurm(slurm, named, ranks)
+    where = (Place(),) * workers if launcher else places(workers, named)
+    # Other machines see the working directory, if anything of this one.
+    folder = Path.cwd() if launcher or named else None
     plan = Launch(
-        storage, study, n_trials, where, ranks, timeout, stall, grace, max_failures, keeping, spares
+        storage, study, n_trials, where, ranks, timeout, stall, grace, max_failures, keeping,
+        # On a cluster a job that waits is an allocation that nobody uses.
+        spares and launcher is None, folder, launch_name(), restarted(),
     )  # fmt: skip
     last: dict[str, Any] = {}
 
@@ -84,7 +96,7 @@ def launch(
         last.update(facts)
         click.echo(_line(event, facts), err=True)
 
-    tally = supervise(plan, progress=show)
+    tally = supervise(plan, launcher, show)
     if tally.failures_in_a_row < max_failures:
         return 0
     ending: Ending = last["ending"]
@@ -94,6 +106,16 @@ def launch(
         file=sys.stderr,
     )
     return 1
+
+
+def _slurm(options: str | None, hosts: Sequence[str], ranks: int) -> Slurm | None:
+    if options is None:
+        return None
+    if hosts:
+        raise UsageError("--hosts and --slurm exclude each other: Slurm chooses the machines")
+    launcher = Slurm(options)
+    launcher.check(ranks)
+    return launcher
 
 
 def _line(event: str, facts: Mapping[str, Any]) -> str:

@@ -18,10 +18,10 @@ from study.errors import UsageError
 from study.processes import CORES, LOG_BYTES, MARK, Processes
 
 __all__ = [
-    "Alone", "InProcess", "Launcher", "Mpiexec", "Place", "Running", "find_mpiexec", "share",
+    "MODULE", "Alone", "InProcess", "Launcher", "Mpiexec", "Place", "Running", "find_mpiexec", "share",
 ]  # fmt: skip
 
-_MODULE = "study.job"
+MODULE = "study.job"
 
 T = TypeVar("T")
 
@@ -46,6 +46,9 @@ class Running(Protocol):
 
     def poll(self) -> int | None:
         """Return its exit code, or None while it runs; nothing of an ended job stays behind."""
+
+    def waiting(self) -> bool:
+        """Tell whether it still waits for its turn, as in the queue of a cluster."""
 
     def signal(self, number: int) -> None:
         """Send a signal to its ranks."""
@@ -111,6 +114,9 @@ class _Over:
     def poll(self) -> int | None:
         return self.code
 
+    def waiting(self) -> bool:
+        return False
+
     def signal(self, number: int) -> None:
         """Nobody is left to hear it."""
 
@@ -162,7 +168,7 @@ def _start(
     own = {"CUDA_VISIBLE_DEVICES": ",".join(place.devices)} if place.devices else {}
     if place.cores:
         own[CORES] = ",".join(map(str, place.cores))
-    command = [*launcher, sys.executable, "-m", _MODULE, *arguments]
+    command = [*launcher, sys.executable, "-m", MODULE, *arguments]
     return Processes(command, ranks, place.cores, {**own, **environment}, folder)
 
 

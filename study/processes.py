@@ -41,6 +41,9 @@ class Processes:
         folder: of the job, for its beats and its log.
     """
 
+    # What the kernel sends to the launcher when this process ends.
+    death_signal = signal.SIGKILL
+
     def __init__(
         self,
         command: Sequence[str],
@@ -58,7 +61,7 @@ class Processes:
             self._process = subprocess.Popen(  # noqa: S603  our own command
                 command, env=self._environment(environment), stdin=subprocess.DEVNULL,
                 stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-                preexec_fn=lambda: _settle_in(cores),  # noqa: PLW1509  two system calls
+                preexec_fn=lambda: _settle_in(cores, self.death_signal),  # noqa: PLW1509  two system calls
             )  # fmt: skip
 
     def _environment(self, given: Mapping[str, str]) -> dict[str, str]:
@@ -96,6 +99,10 @@ class Processes:
     def _lives(self, beat: Beat | None) -> bool:
         return beat is not None and _marked(beat.pid, self._mark)
 
+    def waiting(self) -> bool:
+        """Tell whether it waits for its turn: never."""
+        return False
+
     def signal(self, number: int) -> None:
         """Send a signal to the ranks."""
         # Launchers disagree about what they pass on, and to whom: the ranks are told directly.
@@ -127,16 +134,16 @@ class Processes:
             return log.read().decode(errors="replace")
 
 
-def _settle_in(cores: Sequence[int]) -> None:
-    end_with_parent()
+def _settle_in(cores: Sequence[int], death_signal: int) -> None:
+    end_with_parent(death_signal)
     if cores:
         os.sched_setaffinity(0, cores)
 
 
-def end_with_parent() -> None:
-    """Have the kernel kill this process when the one that started it ends, where it can (Linux)."""
+def end_with_parent(number: int = signal.SIGKILL) -> None:
+    """Have the kernel send this process a signal when the one that started it ends, where it can (Linux)."""
     if sys.platform == "linux":
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, number)
 
 
 def _send(pid: int, number: int) -> None:

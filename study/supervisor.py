@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 from study.attempts import Attempt, Jobs
 from study.errors import JigsawError, TrialInterrupted, UsageError
-from study.exits import last_line
+from study.exits import blameless, last_line
 from study.launchers import Launcher, Place
 from study.objective import Objective
 from study.snapshots import Keeping
@@ -48,6 +48,9 @@ class Launch:
         max_failures: failed trials in a row after which the launch gives up; >= 1.
         keeping: how snapshots of trials are kept.
         spares: whether each place loads its next job while one runs, unless trials choose their ranks.
+        folder: where jobs have their folders, which all machines see; None means this machine's temporary folder.
+        name: what this launch has in common with those that go on in its place; empty where none will.
+        again: whether it goes on in the place of one that was ended.
     """
 
     storage: str
@@ -61,6 +64,9 @@ class Launch:
     max_failures: int = 5
     keeping: Keeping = field(default_factory=Keeping)
     spares: bool = False
+    folder: Path | None = None
+    name: str = ""
+    again: bool = False
 
 
 @dataclass
@@ -103,9 +109,7 @@ def supervise(
     from study.search.session import Session, open_session
 
     first = open_session(launch.storage, launch.study, {}, launch.keeping)
-    # Other machines see the working directory, if anything of this one.
-    shared = Path.cwd() if any(place.hosts for place in launch.places) else None
-    with TemporaryDirectory(prefix="jigsaw-", dir=shared) as folder, _stop_signals() as stop:
+    with TemporaryDirectory(prefix="jigsaw-", dir=launch.folder) as folder, _stop_signals() as stop:
         jobs = Jobs(launch.study, launch.storage, launch.stall, Path(folder), launcher)
         if type(first.objective).prepare is not Objective.prepare:
             _prepare(jobs, launch, stop)
@@ -176,11 +180,15 @@ class _Supervisor:
         self._slots = slots
         self._stop = stop
         self._progress = progress
+        self._named = {"launch": launch.name} if launch.name else {}
         self._tally = Tally()
         self._started = time.monotonic()
 
     def run(self) -> Tally:
         try:
+            if self._launch.again:
+                for state in self._slots[0].session.go_on(self._launch.name):
+                    self._tally.add(state)
             while self._wanted() or self._busy():
                 self._turn()
                 if self._stop:
@@ -213,13 +221,15 @@ class _Supervisor:
         for slot in self._slots:
             if slot.attempt is not None and slot.attempt.over():
                 self._settle(slot)
+            elif slot.attempt is not None and slot.attempt.waiting:
+                slot.session.beat()
             if slot.job is None and self._wanted() and not self._stop:
                 self._begin(slot)
             self._load(slot)
         self._slots[0].session.settle_stale()
 
     def _begin(self, slot: _Slot) -> None:
-        slot.job = job = slot.session.ask({}, self._launch.stall, prepared=False)
+        slot.job = job = slot.session.ask(self._named, self._launch.stall, prepared=False)
         ranks = self._launch.ranks if job.ranks is None else job.ranks
         self._progress("trial", {"number": job.number, "ranks": ranks})
         if not isinstance(ranks, int) or ranks < 1:
@@ -256,7 +266,7 @@ class _Supervisor:
         tail = attempt.running.logs() if attempt and not reason else ""
         ending = slot.session.settle(why, tail, again=bool(reason))
         slot.job = slot.attempt = None
-        self._tally.add(ending.state)
+        self._tally.add(INTERRUPTED if blameless(ending.reason or "") else ending.state)
         self._progress("end", {"number": job.number, "ending": ending})
 
     def _leave(self) -> None:

@@ -6,6 +6,7 @@ communicator, which first exchanges one status word. A raising rank enters the n
 error, and all ranks leave together. The only other way out is the hang timeout, which ends the job.
 """
 
+import math
 import os
 import signal
 import socket
@@ -24,15 +25,21 @@ from numpy.typing import NDArray
 from study.beats import beat_writer
 from study.errors import TrialFailed, TrialInterrupted, UsageError
 
-__all__ = ["GuardedComm", "World", "launched_by_mpi", "mpi_library", "mpi_world"]
+__all__ = [
+    "RANKS", "GuardedComm", "World", "expect_ranks", "launched_by_mpi", "mpi_library", "mpi_world",
+]  # fmt: skip
 
 T = TypeVar("T")
 # Floats that ride along with a status word: sums over 512 channels of two kinds, and a count.
 _ROOM = 2 * 512 + 1
 _NOTHING = np.empty(0)
+# Signals so close to each other are one.
+_SAME_SECONDS = 1.0
 # A rank's traceback, and what it says to the user if that is all there is to say.
 _Failure = tuple[str, str | None]
 
+# How many ranks whoever starts a job has asked for.
+RANKS = "JIGSAW_RANKS"
 # Set by Hydra (MPICH, Intel MPI), Slurm's PMI2 and PMIx, and Open MPI for every rank they start.
 _LAUNCHERS = ("PMI_RANK", "PMI_FD", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
 
@@ -50,6 +57,20 @@ _POINT_TO_POINT = frozenset(
 def launched_by_mpi() -> bool:
     """Whether an MPI launcher (`mpiexec`, `srun`) started this process."""
     return any(name in os.environ for name in _LAUNCHERS)
+
+
+def expect_ranks(world: "World") -> None:
+    """See that the ranks of a job found each other: those of another MPI than their launcher's are alone each.
+
+    Raises:
+        UsageError: there are not as many as were started.
+    """
+    wanted = os.environ.get(RANKS)
+    if wanted is not None and int(wanted) != world.size:
+        raise UsageError(
+            f"the launcher started {wanted} ranks, and MPI ({mpi_library()}) joins {world.size} of them: they must "
+            "be of one kind; with Slurm say which: --slurm '--mpi=pmi2' or pmix (`srun --mpi=list` knows)"
+        )
 
 
 def mpi_library() -> str:
@@ -279,10 +300,15 @@ class World:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Turn Ctrl-C and SIGTERM into a word of the next exchange; a second one ends the job."""
+        """Turn Ctrl-C and SIGTERM into a word of the next exchange; a second one, a moment later, ends the job."""
+        first = -math.inf
 
         def asked(number: int, frame: FrameType | None) -> None:
-            if self.interrupted:
+            nonlocal first
+            if not self.interrupted:
+                first = time.monotonic()
+            # Launchers and schedulers pass the same signal on by two ways.
+            elif time.monotonic() - first > _SAME_SECONDS:
                 self.abort(f"second {signal.Signals(number).name}")
             self.interrupted = True
 

@@ -150,13 +150,10 @@ def _hint(hint: Hint) -> tuple[dict[str, Any], Traced]:
 
     dtype = next(iter(classifier.params())).dtype
     traced = trace(classifier, answers, np.zeros((1, channels, size, size), dtype))
-    scale, shift = np.ones((2, 1, channels, 1, 1), dtype)
-    if classifier.normalised:
-        scale = (1 / classifier.std).astype(dtype)
-        shift = -classifier.mean * scale
-    else:
-        shift = np.zeros_like(shift)
-    traced.arrays.update(scale=scale, shift=shift)
+    normal = (classifier.std, classifier.mean) if classifier.normalised else (1.0, 0.0)
+    std, mean = (np.broadcast_to(v, (1, channels, 1, 1)) for v in normal)
+    scale = 1 / std
+    traced.arrays.update(scale=scale.astype(dtype), shift=(-mean * scale).astype(dtype))
     facts = {
         "maps": hint.kind == "multiscale",
         "size": None if classifier.any_size else size,
@@ -212,7 +209,8 @@ def _widened(classifier: Classifier) -> Classifier:
     twin = copy.deepcopy(classifier)
     for parameter in twin.params():
         parameter.array = parameter.array.astype(np.float64)
-    for link in twin.links():
+    # Not what normalises images: a classifier computes with that in single precision always.
+    for link in (link for link in twin.links() if not isinstance(link, Classifier)):
         for name in link._persistent:
             value = getattr(link, name)
             if isinstance(value, np.ndarray) and value.dtype.kind == "f":

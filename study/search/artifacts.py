@@ -1,12 +1,39 @@
-"""Files that trials left: read back by their name."""
+"""Files that trials leave: kept, and read back by their name."""
 
-from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.study import Study
+from optuna.trial import Trial
 
 from study.search.studies import conditions_of
 
-__all__ = ["read_artifact"]
+__all__ = ["keep_files", "read_artifact"]
+
+
+def keep_files(trial: Trial, folder: str | None, files: Mapping[str, bytes]) -> None:
+    """Keep the files that a trial leaves.
+
+    Args:
+        trial: the trial, while it runs.
+        folder: of the study's artifacts; None keeps nothing.
+        files: contents by name.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    if not files or folder is None:
+        return
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    store = FileSystemArtifactStore(folder)
+    with TemporaryDirectory() as place:
+        for name, content in files.items():
+            path = Path(place, name)
+            path.write_bytes(content)
+            upload_artifact(study_or_trial=trial, file_path=str(path), artifact_store=store)
 
 
 def read_artifact(study: Study, number: int, filename: str) -> bytes | None:

@@ -176,7 +176,13 @@ def _unanswered(engine: Engine) -> Iterator[Finding]:
             TrialModel.state.not_in((TrialState.RUNNING, TrialState.WAITING)),
         )  # fmt: skip
         uids = {json.loads(text) for text in connection.execute(ended).scalars()} if asked else ()
-    late = [number for number, uid in asked if uid in uids]
+        # Whoever goes on with a trial hears what it was told.
+        heirs = select(model.value_json).join(TrialModel).where(
+            model.key == "lineage", TrialModel.state == TrialState.WAITING
+        )  # fmt: skip
+        places = [json.loads(text) for text in connection.execute(heirs).scalars()]
+    heard = {Path(place).name for lineage in places for place in lineage}
+    late = [number for number, uid in asked if uid in uids and uid not in heard]
     if late:
         what = f"{len(late)} commands wait for trials that have ended"
         yield Finding(what, "refuses them", partial(_refuse, engine, late))

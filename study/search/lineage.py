@@ -77,7 +77,8 @@ def successor(trial: FrozenTrial, *, interrupted: bool) -> Attributes | None:
     """
     kept, keeping = trial.user_attrs, _keeping(trial)
     faults = kept.get("faults", 0)
-    left = "snapshot" in kept or kept.get("resumed", 0) > 0
+    # One that ended before it could look may have found one.
+    left = "snapshot" in kept or kept.get("resumed", "lineage" in kept)
     if not interrupted and not (keeping and left and faults < keeping.retries):
         return None
     history = [*trial.system_attrs.get("retry_history", ()), trial.number]
@@ -134,8 +135,10 @@ def end_short(
 def _said(trial: FrozenTrial, attributes: Mapping[str, Any]) -> dict[str, str]:
     if attributes["failure"] == INTERRUPTED:  # a word that is looked for
         return {}
-    last = trial.user_attrs.get("snapshot", {}).get("iteration", trial.user_attrs.get("resumed"))
-    whither = f"it is queued again, to go on from iteration {last}"
+    kept = trial.user_attrs
+    last = kept.get("snapshot", {}).get("iteration", kept.get("resumed"))
+    whither = "its last snapshot" if last is None else f"iteration {last}"
+    whither = f"it is queued again, to go on from {whither}"
     return {"failure": f"{attributes['failure']}; {whither}"}
 
 

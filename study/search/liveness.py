@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, Table, func, insert, select, update
 from study.provenance import process_alive
 from study.retry import PATIENCE, run
 from study.search.incremental import storage_of
-from study.search.lineage import end_short, successor
+from study.search.lineage import end_short, forget_snapshots, successor
 
 __all__ = [
     "EVERY",
@@ -20,6 +20,7 @@ __all__ = [
     "beat_heart",
     "fail_trial",
     "heartbeat_ages",
+    "owner_lives",
     "settle_stale",
     "stale_trials",
 ]
@@ -78,7 +79,14 @@ def fail_trial(study: Study, trial: FrozenTrial, reason: str) -> None:
 
     Somebody else may settle it at this moment: then nothing is changed.
     """
-    end_short(study, trial, {"failure": reason}, successor(trial, interrupted=False))
+    following = successor(trial, interrupted=False)
+    if end_short(study, trial, {"failure": reason}, following) and following is None:
+        forget_snapshots(trial)
+
+
+def owner_lives(trial: FrozenTrial) -> bool:
+    """Tell whether the process that asked for a trial is one of this machine, and exists."""
+    return not _elsewhere(trial) and process_alive(_owner(trial)["pid"])
 
 
 def _owner(trial: FrozenTrial) -> dict[str, Any]:

@@ -8,11 +8,8 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, cast
 
-from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -25,11 +22,19 @@ from study.evaluations import forget_evaluations
 from study.mailbox import Mailbox
 from study.objective import Objective, digest, encode, load_objective
 from study.provenance import provenance
+from study.search.artifacts import keep_files
 from study.search.cost import core_hours
 from study.search.growth import grow
 from study.search.incremental import storage_of
 from study.search.lineage import Hold, end_short, forget_snapshots, settled, successor
-from study.search.liveness import EVERY, STALE_EVERY, beat_heart, settle_stale
+from study.search.liveness import (
+    EVERY,
+    STALE_EVERY,
+    beat_heart,
+    fail_trial,
+    owner_lives,
+    settle_stale,
+)
 from study.search.studies import conditions_of, finished, load_study, remember
 from study.snapshots import Keeper, Keeping
 from study.trial import INTERRUPTED, Ending, Job, Outcome
@@ -210,6 +215,23 @@ class Session:
         with suppress(UsageError, SQLAlchemyError):
             beat_heart(self.storage.engine, self._trial._trial_id, 0.0)
 
+    def go_on(self, launch: str) -> list[str]:
+        """Take the place of a launch that was ended: its running trials fail, and those that count are returned.
+
+        Args:
+            launch: its name, which its trials remember.
+
+        Returns:
+            the states of its complete and pruned trials.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        mine = [trial for trial in trials if trial.user_attrs.get("launch") == launch]
+        for trial in mine:
+            if trial.state == TrialState.RUNNING and not owner_lives(trial):
+                fail_trial(self.study, trial, "its launch was ended, and started again")
+        counted = (TrialState.COMPLETE, TrialState.PRUNED)
+        return [trial.state.name.lower() for trial in mine if trial.state in counted]
+
     def settle_stale(self) -> None:
         """Fail the study's trials whose processes are no more, if that was not seen to lately."""
         now = time.monotonic()
@@ -257,7 +279,7 @@ class Session:
         attributes: dict[str, Any] = {"cost": dict(outcome.cost)}
         if outcome.state == "complete" and outcome.result is not None:
             attributes |= dict(outcome.result.attributes)
-            self._keep(trial, outcome.result.files)
+            keep_files(trial, self.conditions.artifacts, outcome.result.files)
             self._tell(TrialState.COMPLETE, attributes, outcome.result.value)
         elif outcome.state == "pruned":
             self._tell(TrialState.PRUNED, attributes)
@@ -311,10 +333,10 @@ class Session:
         self, state: TrialState, attributes: Mapping[str, Any], value: float | None = None
     ) -> None:
         trial = cast(Trial, self._trial)
-        given = {**attributes, **self._commanded()}
-        self.storage.set_trial_user_attrs(trial._trial_id, given)
+        self.storage.set_trial_user_attrs(trial._trial_id, {**attributes, **self._commanded()})
+        ended = self.storage.get_trial(trial._trial_id)
         self.study.tell(trial, value, state)
-        self._leave(self.storage.get_trial(trial._trial_id), kept=False)
+        self._leave(ended, kept=False)
 
     def _commanded(self) -> dict[str, str]:
         # A trial that was commanded is not what its spec alone would give.
@@ -329,17 +351,6 @@ class Session:
         if self.mailbox:
             self.mailbox.close()
         forget_snapshots(trial)
-
-    def _keep(self, trial: Trial, files: Mapping[str, bytes]) -> None:
-        if not files or self.conditions.artifacts is None:
-            return
-        Path(self.conditions.artifacts).mkdir(parents=True, exist_ok=True)
-        store = FileSystemArtifactStore(self.conditions.artifacts)
-        with TemporaryDirectory() as folder:
-            for name, content in files.items():
-                path = Path(folder, name)
-                path.write_bytes(content)
-                upload_artifact(study_or_trial=trial, file_path=str(path), artifact_store=store)
 
 
 def _adopt(study: Study, url: str, wanted: Mapping[str, Any]) -> Conditions:

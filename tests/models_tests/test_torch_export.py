@@ -70,6 +70,8 @@ def hint_of(kind: str, text: str = "plain-w2") -> Hint | None:
     if kind == "none":
         return None
     own = classifiers.build(text, channels=3, classes=10, size=32, seed=0)
+    if own.normalised:
+        own.mean[...], own.std[...] = 0.4914, 0.2023  # not exact in either precision
     return Hint(kind, text, own)  # type: ignore[arg-type]
 
 

@@ -169,6 +169,51 @@ def test_a_job_that_outlives_the_grace_period_is_killed(url: str, tmp_path: Path
     assert trials(url)[0].user_attrs["failure"] == "interrupted"
 
 
+def test_a_second_signal_kills_jobs_at_once(url: str, tmp_path: Path) -> None:
+    queue(url, "stop rank 1")
+    job = launch(url, tmp_path, 1, "--grace", 300)
+    wait_for_report(url)
+    job.send_signal(signal.SIGTERM)
+    time.sleep(1)
+    assert job.poll() is None  # its jobs have been given time
+    job.send_signal(signal.SIGTERM)
+    assert finish(job, 60).code == 130
+    assert not processes_naming(str(tmp_path))
+    assert states(url) == ["FAIL", "WAITING"]
+
+
+@pytest.mark.slow
+def test_a_database_that_stays_away_ends_the_launch_and_the_next_one_settles_its_trial(
+    postgresql_server: PostgreSQL, tmp_path: Path
+) -> None:
+    postgresql_server.empty()
+    url = postgresql_server.url
+    queue(url, "slow", "none")
+    job = launch(url, tmp_path, 2, "--no-spares")
+    try:
+        wait_for_report(url)
+        postgresql_server.stop()
+        done = finish(job, 280)
+    finally:
+        postgresql_server.restart(after=0)
+    assert done.code == 2, done.err
+    assert re.fullmatch(
+        r"jigsaw: storage '.*' did not answer for 60 s: .*", done.err.splitlines()[-1]
+    )
+    assert "Traceback" not in done.err
+    assert not processes_naming(str(tmp_path))
+    wait_for(lambda: answers(postgresql_server))
+    assert launched(url, tmp_path, 1).code == 0
+    assert states(url) == ["FAIL", "COMPLETE"]
+
+
+def answers(server: PostgreSQL) -> bool:
+    try:
+        return bool(server.execute("SELECT 1"))
+    except Exception:
+        return False
+
+
 def test_a_database_that_crashes_during_a_job_costs_nothing(
     postgresql_server: PostgreSQL, tmp_path: Path
 ) -> None:

@@ -96,6 +96,26 @@ def test_faults_are_forgiven_so_often(opened: Callable[[], Session], database_ur
 
 
 @on_sqlite
+def test_an_attempt_that_ends_before_it_could_look_costs_no_snapshot(
+    opened: Callable[[], Session], database_url: str, tmp_path: Path
+) -> None:
+    session = opened()
+    begun(session)
+    keep(session)
+    session.settle("interrupted", again=True)
+    supervisor = opened()
+    supervisor.ask({}, prepared=False)
+    said = supervisor.settle("killed while it started").reason or ""
+    assert said.endswith("it is queued again, to go on from its last snapshot")
+    third = begun(opened())
+    assert third.resumed is not None
+    (*_, last) = study_trials = all_of(database_url)
+    liveness.fail_trial(load_study(database_url, "s"), last, "one fault too many")
+    assert states(database_url) == ["FAIL"] * len(study_trials)
+    assert not list((tmp_path / "kept").rglob("*.npz"))
+
+
+@on_sqlite
 def test_interruptions_are_no_faults(opened: Callable[[], Session], database_url: str) -> None:
     for _ in range(3):
         session = opened()

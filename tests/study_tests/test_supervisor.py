@@ -14,13 +14,14 @@ import pytest
 
 from study.beats import Beat
 from study.errors import JigsawError, TrialInterrupted, UsageError
-from study.exits import explain_exit
+from study.exits import blameless, explain_exit
 from study.launch_command import launch as verb
 from study.launch_command import places
 from study.launchers import InProcess, share
 from study.search.frames import curves_frame, trials_frame
 from study.search.studies import enqueue, load_study
 from study.supervisor import Launch, supervise
+from study.world import RANKS
 from tests.study_tests import tiny
 
 
@@ -173,9 +174,8 @@ class _Spares:
 
     def start(self, arguments: Any, ranks: int, place: Any, environment: Any, folder: Path) -> Any:
         self.started.append((arguments[1], ranks))
-        run = partial(
-            InProcess().start, ranks=1, place=place, environment=environment, folder=folder
-        )
+        alone = {**environment, RANKS: "1"}
+        run = partial(InProcess().start, ranks=1, place=place, environment=alone, folder=folder)
         if arguments[1] != "--spare":
             return run(arguments)
         (folder / "ready").touch()
@@ -195,6 +195,9 @@ class _Spare:
         if self.code is None and given.exists():
             self.code = self.run(given.read_text()).poll()
         return self.code
+
+    def waiting(self) -> bool:
+        return False
 
     def kill(self) -> None:
         self.killed = True
@@ -267,9 +270,29 @@ OPEN_MPI_CODE = (
 )
 
 
+SRUN = (
+    "srun: error: n1: task 1: {}\nsrun: launch/slurm: _step_signal: Terminating StepId=5.0\n"
+    "slurmstepd-n1: error: *** STEP 5.0 ON n1 CANCELLED AT 2026-01-01T00:00:00{} ***\n"
+    "srun: error: n1: task 0: Terminated\n"
+)
+CANCELLED = SRUN.partition("Terminating StepId=5.0\n")[2]
+SLURM = "Slurm ended its job: "
+
+
 @pytest.mark.parametrize(
     ("code", "log", "reason"),
     [
+        (137, SRUN.format("Killed", ""), "rank 1 ended with exit code -9 (SIGKILL, as for a lack of memory)"),
+        (139, SRUN.format("Segmentation fault (core dumped)", ""), "rank 1 ended with exit code -11 (SIGSEGV)"),
+        (3, SRUN.format("Exited with exit code 3", ""), "rank 1 ended with exit code 3"),
+        (1, SRUN.format("Out Of Memory", ""), f"{SLURM}it needed more memory than Slurm gave it"),
+        (137, "error: StepId=5.0 exceeded memory limit (9 > 8)\n", f"{SLURM}it needed more memory than Slurm gave it"),
+        (143, CANCELLED.format(""), f"{SLURM}it was cancelled"),
+        (143, CANCELLED.format(" DUE TO TIME LIMIT"), f"{SLURM}it reached its time limit"),
+        (143, CANCELLED.format(" DUE TO PREEMPTION"), f"{SLURM}it was pre-empted"),
+        (143, CANCELLED.format("") + "slurm: JobState=PREEMPTED\n", f"{SLURM}it was pre-empted"),
+        (143, CANCELLED.format("") + "slurm: JobState=NODE_FAIL\n", f"{SLURM}its node failed"),
+        (1, "srun: job 7 queued\nsrun: Job has been cancelled\n", f"{SLURM}it was cancelled"),
         (9, HYDRA.format(9), "rank 1 ended with exit code 9 (SIGKILL, as for a lack of memory)"),
         (137, HYDRA.format(137), "rank 1 ended with exit code 137 (SIGKILL, as for a lack of memory)"),
         (11, HYDRA.format(11), "rank 1 ended with exit code 11 (SIGSEGV)"),
@@ -285,6 +308,19 @@ OPEN_MPI_CODE = (
 )  # fmt: skip
 def test_an_exit_is_explained(code: int, log: str, reason: str) -> None:
     assert explain_exit(code, log, [None, Beat("n1", 77, 3, "bcast")]) == reason
+
+
+@pytest.mark.parametrize(
+    ("why", "whose"),
+    [
+        ("it was pre-empted", True),
+        ("it was cancelled", True),
+        ("its node failed", True),
+        ("it reached its time limit", False),
+    ],
+)
+def test_what_others_did_to_a_job_says_nothing_about_its_trial(why: str, whose: bool) -> None:
+    assert blameless(f"{SLURM}{why}") is whose
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from study.errors import TrialFailed, TrialPruned
+from study import world as module
+from study.errors import TrialFailed, TrialInterrupted, TrialPruned
 from study.objective import Objective, Report, Result, digest, encode
 from study.space import Suggester
 from study.trial import Job, Outcome, run_trial
@@ -125,3 +126,26 @@ def test_a_verdict_raised_by_the_objective_itself_prunes_too() -> None:
 def test_one_line_per_rank_says_why() -> None:
     failed = TrialFailed({0: "Traceback\nValueError: a", 2: "Traceback\nKeyError: b\n"})
     assert str(failed) == "rank 0: ValueError: a; rank 2: KeyError: b"
+
+
+def test_a_signal_that_comes_while_ranks_wait_is_heard_next() -> None:
+    world = World()
+    world.progressed = lambda: setattr(world, "interrupted", True)
+    world.check("before which nobody was asked")
+    world.progressed = lambda: None
+    with pytest.raises(TrialInterrupted):
+        world.check("next")
+
+
+def test_a_signal_that_comes_by_two_ways_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    aborted: list[str] = []
+    world = World()
+    monkeypatch.setattr(world, "abort", aborted.append)
+    with world.signals():
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert world.interrupted
+        assert not aborted
+        monkeypatch.setattr(module, "_SAME_SECONDS", 0.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert aborted == ["second SIGTERM"]
