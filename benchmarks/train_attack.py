@@ -49,15 +49,13 @@ __all__ = ["COMPARED", "FOLDER", "PARTS", "RECIPE", "absent", "packages"]
 QUICK = bool(os.environ.get("QUICK"))
 FOLDER = Path("runs/attack-quick" if QUICK else "runs/attack")
 # Images the released network sees, trials of each study, and what a trial and a compared network may cost.
-RELEASE, TRIALS, TRIAL, SECONDS = (128, 2, 64, 1) if QUICK else (40_000, 20, 8_192, 600)
+RELEASE, TRIALS, TRIAL, SECONDS = (128, 2, 64, 1) if QUICK else (60_000, 20, 8_192, 600)
 RECIPE: Mapping[str, Any] = {
-    "epsilon.mode": "film", "epsilon.sampling": "small",
-    "arch.name": "recurrent", "arch.width": 16, "arch.downs": 2, "arch.steps": 2, "arch.update": "sum",
-    "arch.norm": "batch",
+    "epsilon.mode": "scaled", "epsilon.sampling": "uniform",
+    "arch.name": "resnet", "arch.width": 16, "arch.downs": 2, "arch.blocks": 4, "arch.norm": "batch",
     "loss.name": "margin", "loss.confidence": 15.0, "loss.smoothness": 1e-4,
     "optimizer.name": "adam", "optimizer.lr": 4e-3, "optimizer.schedule": "cosine", "batch.size": 32,
-    "augment.flip": True, "augment.diversity": 0.5,
-    "hint.kind": "multiscale", "hint.skip": True,
+    "augment.flip": True, "augment.diversity": 0.5, "hint.kind": "multiscale",
 }  # fmt: skip
 
 
@@ -169,9 +167,7 @@ def _spec(given: AttackSettings, single: int | None = None, **changes: Any) -> A
     parameters = {**RECIPE, **changes}
     if single:
         parameters |= {"epsilon.mode": "single", "epsilon.single": single}
-    if parameters["hint.kind"] == "none":
-        parameters["hint.skip"] = False
-    else:
+    if parameters["hint.kind"] != "none":
         parameters["hint.classifier"] = given.train[0]
     return AttackSpec.from_parameters(parameters)
 
