@@ -94,8 +94,9 @@ def _head(what: str, made_by: Mapping[str, object]) -> list[str]:
     here = machine()
     code = code_state()
     changed = " with changes" if code.get("diff") else ""
+    target = what.removesuffix("_quick").replace("_", "-")
     facts = {
-        "command": f"{'QUICK=1 ' if os.environ.get('QUICK') else ''}make bench-{what.replace('_', '-')}",
+        "command": f"{'QUICK=1 ' if os.environ.get('QUICK') else ''}make bench-{target}",
         "machine": f"{processor()}, {here['cores']} cores, {here['system']}",
         "python": platform.python_version(),
         "commit": f"{code.get('commit', 'unknown')}{changed}",
