@@ -68,7 +68,8 @@ def write(
     """
     import pandas as pd
 
-    head = _head(target or f"bench-{what.replace('_', '-')}", made_by)
+    bench = what.removesuffix("_quick").replace("_", "-")
+    head = _head(target or f"bench-{bench}", made_by)
     rows = [_row(claim) for claim in claims]
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / f"{what}.csv").open("w", newline="") as file:

@@ -15,6 +15,7 @@ runs/attack-quick); what is there is not trained again, and what was stopped goe
 crash five minutes. The raw numbers are gathered in results/attack_training.csv, beside the other results.
 """
 
+import json
 import os
 import shlex
 import statistics
@@ -226,7 +227,7 @@ def _train(cell: Cell, seed: int) -> None:
     if place.exists():
         return
     print(f"{place}: training on {cell.given.images:,} images", file=sys.stderr, flush=True)
-    started, spent = time.monotonic(), time.process_time()
+    started = _clocks()
     objective = AttackObjective(**cell.given.model_dump())
     kept, world = snapshots_beside(place), World()
     try:
@@ -235,7 +236,9 @@ def _train(cell: Cell, seed: int) -> None:
                 objective, cell.spec, seed, world, {"part": cell.part}, Keeping(str(kept))
             )
     except TrialInterrupted:
+        _spent(place, started)
         raise SystemExit("stopped; the same command goes on from here") from None
+    seconds, processor_seconds = _spent(place, started)
     record = {
         **again.record,
         # Names of hosts are nobody's business.
@@ -243,12 +246,31 @@ def _train(cell: Cell, seed: int) -> None:
         "classifiers": objective.identity["classifiers"],
         "command": f"{'QUICK=1 ' if QUICK else ''}make train-attack PARTS={cell.part}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "seconds": round(time.monotonic() - started),
-        "processor seconds": round(time.process_time() - spent),
+        "seconds": round(seconds),
+        "processor seconds": round(processor_seconds),
         "tune errors": dict(zip(cell.given.epsilons, map(float, again.errors), strict=True)),
     }
     save_package(place, again.network, record)
+    _clock(place).unlink()
     discard(kept)
+
+
+def _clocks() -> tuple[float, float]:
+    return time.monotonic(), time.process_time()
+
+
+def _spent(place: Path, started: tuple[float, float]) -> list[float]:
+    """Return seconds and processor seconds since `started` and of earlier, stopped beginnings; keep them."""
+    path = _clock(place)
+    earlier = json.loads(path.read_text()) if path.exists() else [0.0, 0.0]
+    spent = [e + now - s for e, now, s in zip(earlier, _clocks(), started, strict=True)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(spent))
+    return spent
+
+
+def _clock(place: Path) -> Path:
+    return place.with_name(f"{place.name}.seconds")
 
 
 def _gather() -> None:

@@ -133,6 +133,13 @@ class TestTraining:
         train_attack.main(["specialists"])
         assert load_package(folder / "eps04-2")[1].record["conditions"]["images"] == 16
 
+    def test_what_a_stopped_beginning_cost_counts(self, workshop, monkeypatch) -> None:
+        ticks = iter([(30.0, 3.0), (110.0, 11.0)])
+        monkeypatch.setattr(train_attack, "_clocks", lambda: next(ticks))
+        place = workshop / "runs" / "release" / "a-1"
+        assert train_attack._spent(place, (10.0, 1.0)) == [20.0, 2.0]
+        assert train_attack._spent(place, (100.0, 10.0)) == [30.0, 3.0]
+
     def test_a_part_that_is_unknown_is_one_sentence(self) -> None:
         with pytest.raises(UsageError) as raised:
             train_attack.main(["factorials"])
@@ -195,6 +202,8 @@ class TestBench:
                 path if path.is_absolute() else shelf / path))  # fmt: skip
         bench_attack.main()
         bench_attack_speed.main()
+        text = (workshop / "results" / f"{bench_attack_speed.NAME}.md").read_text()
+        assert "- command: make bench-attack-speed\n" in text
         release_attack.main()
         _, card = load_package(shelf / "cifar10")
         assert {row["attack"] for row in card.errors} == {"cifar10", "mi-fgsm", "noop", "random"}
