@@ -187,33 +187,40 @@ def trials() -> None:
         facts.mkdir()
         claims = [*overhead_claims(url), *fault_claims(url, facts)]
         tempfile.tempdir = None
-    write("workers", claims, {"seed": SEED, "faults": FAULTS, "database": "SQLite"})
+    write(
+        "workers",
+        claims,
+        {"seed": SEED, "faults": FAULTS, "database": "SQLite"},
+        "bench-workers PARTS=trials",
+    )
 
 
 def pruning() -> None:
     """Measure what pruning is worth."""
     with tempfile.TemporaryDirectory() as name:
         claims = list(pruning_claims(Path(name), SEEDS, SECONDS))
-    write("pruning", claims, {"part": "PARTS=pruning", "seeds": SEEDS, "seconds": SECONDS})
+    write("pruning", claims, {"seeds": SEEDS, "seconds": SECONDS}, "bench-workers PARTS=pruning")
 
 
 def weekend() -> None:
     """Measure what is lost on a Slurm where jobs are pre-empted and killed."""
     with tempfile.TemporaryDirectory() as name:
         claims = list(weekend_claims(Path(name), WEEKEND, SEED))
-    write("weekend", claims, {"part": "PARTS=weekend", "seed": SEED, "trials": WEEKEND})
+    write("weekend", claims, {"seed": SEED, "trials": WEEKEND}, "bench-workers PARTS=weekend")
 
 
 def away() -> None:
     """Measure what a database that goes away costs a trial."""
     claims = list(outages.claims(AWAY))
-    write("outages", claims, {"part": "PARTS=outages", "seconds": AWAY})
+    write("outages", claims, {"seconds": AWAY}, "bench-workers PARTS=outages")
 
 
 def side_by_side() -> None:
     """Measure workers that share a study."""
     claims = list(efficiency.claims(REPLAYED, PAUSE))
-    write("efficiency", claims, {"part": "PARTS=efficiency", "trials of each worker": REPLAYED})
+    write(
+        "efficiency", claims, {"trials of each worker": REPLAYED}, "bench-workers PARTS=efficiency"
+    )
 
 
 PARTS = {
@@ -223,7 +230,10 @@ PARTS = {
 
 def main() -> None:
     """Run the parts that are named, or all."""
-    for name in sys.argv[1:] or PARTS:
+    parts = sys.argv[1:] or list(PARTS)
+    if unknown := [name for name in parts if name not in PARTS]:
+        sys.exit(f"part {unknown[0]!r} is unknown; allowed: {', '.join(PARTS)}")
+    for name in parts:
         PARTS[name]()
 
 

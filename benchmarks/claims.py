@@ -55,17 +55,21 @@ class Claim:
 _COLUMNS = ("claim", "value", "unit", "goal", "met", "baseline", "baseline_value", "note")
 
 
-def write(what: str, claims: Sequence[Claim], made_by: Mapping[str, object]) -> None:
+def write(
+    what: str, claims: Sequence[Claim], made_by: Mapping[str, object], target: str = ""
+) -> None:
     """Print the claims and write `results/<what>.csv` and `results/<what>.md`.
 
     Args:
         what: the benchmark's name.
         claims: in the order they are shown.
         made_by: seeds, rounds, threads: what the numbers depend on beside the machine.
+        target: what `make` was asked for; empty: `bench-<what>`.
     """
     import pandas as pd
 
-    head = _head(what, made_by)
+    bench = what.removesuffix("_quick").replace("_", "-")
+    head = _head(target or f"bench-{bench}", made_by)
     rows = [_row(claim) for claim in claims]
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / f"{what}.csv").open("w", newline="") as file:
@@ -90,13 +94,12 @@ def _text(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _head(what: str, made_by: Mapping[str, object]) -> list[str]:
+def _head(target: str, made_by: Mapping[str, object]) -> list[str]:
     here = machine()
     code = code_state()
     changed = " with changes" if code.get("diff") else ""
-    target = what.removesuffix("_quick").replace("_", "-")
     facts = {
-        "command": f"{'QUICK=1 ' if os.environ.get('QUICK') else ''}make bench-{target}",
+        "command": f"{'QUICK=1 ' if os.environ.get('QUICK') else ''}make {target}",
         "machine": f"{processor()}, {here['cores']} cores, {here['system']}",
         "python": platform.python_version(),
         "commit": f"{code.get('commit', 'unknown')}{changed}",

@@ -13,6 +13,7 @@ from study.create import create
 from study.keeping import keeping_options
 from study.objective import load_objective
 from study.options import (
+    FiniteRange,
     device_option,
     form_option,
     hang_option,
@@ -66,13 +67,13 @@ jigsaw.add_command(create)
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     metavar="SECONDS",
     help="Begin no trial after so long.  [default: no limit]",
 )
 @click.option(
     "--budget-hours",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     metavar="HOURS",
     help="Begin no trial once the study has cost so many core-hours.  [default: no limit]",
 )

@@ -5,7 +5,14 @@ from typing import Any, get_args
 
 import click
 
-from study.options import form_option, objective_of, read_pair, storage_option, study_argument
+from study.options import (
+    FiniteRange,
+    form_option,
+    objective_of,
+    read_pair,
+    storage_option,
+    study_argument,
+)
 from study.steering import Command, Verb, check_values
 
 __all__ = ["control", "give"]
@@ -19,9 +26,7 @@ __all__ = ["control", "give"]
 @storage_option
 @form_option
 @click.option("--at-iteration", type=click.IntRange(0), metavar="N", help="After N updates.")
-@click.option(
-    "--at-epoch", type=click.FloatRange(0), metavar="N", help="After N passes over the data."
-)
+@click.option("--at-epoch", type=FiniteRange(0), metavar="N", help="After N passes over the data.")
 def control(
     study: str,
     trial: int,

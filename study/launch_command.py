@@ -11,7 +11,7 @@ import click
 from study.errors import UsageError
 from study.keeping import keeping_options
 from study.launchers import Place, share
-from study.options import storage_option, study_argument
+from study.options import FiniteRange, storage_option, study_argument
 from study.slurm import Slurm, launch_name, restarted
 from study.snapshots import Keeping
 from study.supervisor import Launch, supervise
@@ -44,15 +44,15 @@ __all__ = ["launch", "places"]
     "'' for none. Inside an allocation a job is a step of it.",
 )  # fmt: skip
 @click.option(
-    "--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
+    "--timeout", type=FiniteRange(0, min_open=True), metavar="SECONDS",
     help="Begin no trial after so long.  [default: no limit]",
 )  # fmt: skip
 @click.option(
-    "--stall", type=click.FloatRange(0, min_open=True), metavar="SECONDS", default=600.0, show_default=True,
+    "--stall", type=FiniteRange(0, min_open=True), metavar="SECONDS", default=600.0, show_default=True,
     help="Kill a job when a rank makes no progress for so long.",
 )  # fmt: skip
 @click.option(
-    "--grace", type=click.FloatRange(0), metavar="SECONDS", default=10.0, show_default=True,
+    "--grace", type=FiniteRange(0), metavar="SECONDS", default=10.0, show_default=True,
     help="Time that jobs have to end on Ctrl-C or SIGTERM.",
 )  # fmt: skip
 @click.option(

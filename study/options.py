@@ -1,6 +1,7 @@
 """Options and ways of writing values that several verbs of the command line share."""
 
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from study.errors import UsageError
 from study.objective import Objective, load_objective
 
 __all__ = [
+    "FiniteRange",
     "device_option",
     "form_option",
     "hang_option",
@@ -26,6 +28,19 @@ __all__ = [
     "study_argument",
     "study_options",
 ]
+
+
+class FiniteRange(click.FloatRange):
+    """A number within a range; click's own lets `nan` pass, which is within none, and `inf`."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> Any:
+        """Return the number, or refuse it."""
+        number = super().convert(value, param, context)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, context)
+        return number
 
 
 def _warn(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -52,7 +67,7 @@ storage_option = click.option(
 )  # fmt: skip
 study_argument = click.argument("study")
 hang_option = click.option(
-    "--hang-timeout", type=click.FloatRange(0, min_open=True), default=600.0, show_default=True,
+    "--hang-timeout", type=FiniteRange(0, min_open=True), default=600.0, show_default=True,
     metavar="SECONDS", help="End the job when a rank waits so long for the others.",
 )  # fmt: skip
 

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from study.options import form_option, storage_option
+from study.options import FiniteRange, form_option, storage_option
 from study.tables import Format
 
 __all__ = ["line", "status"]
@@ -28,7 +28,7 @@ _STATES = ("complete", "pruned", "fail", "running", "waiting")
 @form_option
 @click.option(
     "--watch",
-    type=click.FloatRange(0.1),
+    type=FiniteRange(0.1),
     is_flag=False,
     flag_value=2.0,
     metavar="[SECONDS]",

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from study.processes import end_with_parent
 from tests.databases import Unavailable
 
 __all__ = ["Slurm", "slurm"]
@@ -165,7 +166,7 @@ def _start(command: list[str], extra: dict[str, str], log: Path) -> "subprocess.
         return subprocess.Popen(
             [str(shutil.which(command[0], path=_PATH)), *command[1:]],
             env={**kept, **extra}, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-            start_new_session=True,
+            start_new_session=True, preexec_fn=end_with_parent,  # noqa: PLW1509  a suite that is killed leaves nothing
         )  # fmt: skip
 
 

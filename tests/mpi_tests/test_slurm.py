@@ -138,3 +138,52 @@ def test_bad_options_are_one_sentence(
     done = launched(cluster, url, tmp_path, 1, slurm=options)
     assert (done.code, done.err) == (2, f"jigsaw: {said}\n")
     assert states(url) == ["WAITING"]
+
+
+@pytest.mark.slow
+def test_a_time_limit_is_named(cluster: Slurm, url: str, tmp_path: Path) -> None:
+    queue(url, "stall on rank 1")
+    done = launched(cluster, url, tmp_path, 1, "--max-failures", 1, slurm="--time=1", limit=200)
+    assert done.code == 1, done.err
+    assert trials(url)[0].user_attrs["failure"] == "Slurm ended its job: it reached its time limit"
+
+
+def submit(cluster: Slurm, url: str, folder: Path, n_trials: int) -> str:
+    """Submit a launch as a batch script; return its job's number."""
+    script = folder / "launch.sh"
+    script.write_text(
+        f"#!/bin/bash\nexec {sys.executable} -m study launch s --n-trials {n_trials} --ranks 2 --workers 2 "
+        "--slurm --mem-per-cpu=400\n"
+    )
+    return cluster.run(
+        "sbatch", "--parsable", "--requeue", "--open-mode=append", "--ntasks=4", "--output=out", str(script),
+        cwd=folder, **environment(OPTUNA_STORAGE=url),
+    ).strip()  # fmt: skip
+
+
+def wait_until_ended(cluster: Slurm, job: str, limit: float = 120) -> str:
+    """Return how a job ended."""
+    facts = ["squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T"]
+    wait_for(lambda: cluster.run(*facts).strip() in ("COMPLETED", "FAILED", "CANCELLED"), limit)
+    return cluster.run(*facts).strip()
+
+
+@pytest.mark.slow
+def test_trials_are_steps_of_a_batch_job_that_may_begin_again(
+    cluster: Slurm, url: str, tmp_path: Path
+) -> None:
+    queue(url, "none", "slow", "slow", "none", "none")
+    job = submit(cluster, url, tmp_path, 3)
+    wait_for(lambda: states(url).count("COMPLETE") == 1 and states(url).count("RUNNING") == 2)
+    wait_for(lambda: trials(url)[1].intermediate_values)
+    cluster.run("scontrol", "requeue", job)
+    # Slurm lets a job that begins again wait for two minutes.
+    waits = ["squeue", "--noheader", f"--jobs={job}", "--format=%T"]
+    wait_for(lambda: cluster.run(*waits).strip() == "PENDING")
+    cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+    assert wait_until_ended(cluster, job) == "COMPLETED", (tmp_path / "out").read_text()
+    assert states(url).count("COMPLETE") == 3
+    assert "RUNNING" not in states(url)
+    assert not processes_naming(str(tmp_path))
+    failures = {trial.user_attrs["failure"] for trial in trials(url) if trial.state.name == "FAIL"}
+    assert failures <= {"interrupted", "its launch was ended, and started again"}, failures
