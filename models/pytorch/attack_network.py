@@ -273,17 +273,18 @@ class AttackNetwork(torch.nn.Module):  # type: ignore[misc]
         description: JSON values: `channels` of the images; `mode`, `heads` (one per budget), `film` (one
             on features that the budget modulates), `scaled` or `single` (one for all); `values`, the
             budgets it was trained for in units of 1/255; `stride`, what height and width are padded to a
-            multiple of; `scales` of the encoder; `steps` of a recurrent one, else None; and `graphs`:
-            `trunk`, or `encode` and `decode`; `hint` where it has one.
+            multiple of; `scales` of the encoder; `steps` of a recurrent one, else None, and whether it
+            `adds` them up; and `graphs`: `trunk`, or `encode` and `decode`; `hint` where it has one.
         tensors: by graph and name the weights; `head_w` (heads, outputs, features) and `head_b` (heads,
-            outputs, 1); for `film`, `film_scale` and `film_shift` (features, waves).
+            outputs, 1); for `film`, `film_scale` and `film_shift` (features, waves); for a hint that skips
+            to the perturbation, `lead` (channels, 1, 1).
     """
 
     def __init__(self, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.channels, self.mode = description["channels"], description["mode"]
         self.stride, self.scales = description["stride"], description["scales"]
-        self.steps = description["steps"]
+        self.steps, self.adds = description["steps"], description.get("adds", False)
         own = {
             name: {k.partition(":")[2]: t for k, t in tensors.items() if k.startswith(f"{name}:")}
             for name in description["graphs"]
@@ -294,7 +295,7 @@ class AttackNetwork(torch.nn.Module):  # type: ignore[misc]
                 for name, graph in description["graphs"].items()
             }
         )
-        for name in ("head_w", "head_b", "film_scale", "film_shift"):
+        for name in ("head_w", "head_b", "film_scale", "film_shift", "lead"):
             tensor = tensors.get(name)
             weight = None if tensor is None else torch.nn.Parameter(tensor, requires_grad=False)
             self.register_parameter(name, weight)
@@ -324,21 +325,32 @@ class AttackNetwork(torch.nn.Module):  # type: ignore[misc]
 
     def _once(self, x: Tensor, epsilon: Tensor) -> Tensor:
         _, beside, maps = self._look(x, x)
-        return torch.tanh(self._spend(self.graphs["trunk"](beside, *maps), epsilon))
+        spent = self._spend(self.graphs["trunk"](beside, *maps), epsilon)
+        return torch.tanh(self._led(spent, beside))
 
     def _in_steps(self, x: Tensor, epsilon: Tensor) -> Tensor:
         labels, beside, maps = self._look(x, x)
-        p, state = torch.zeros_like(x), self.graphs["encode"](beside)
+        p = u = torch.zeros_like(x)
+        state = self.graphs["encode"](beside)
         state = state if isinstance(state, tuple) else (state,)
         for step in range(self.steps):
             if step:
                 shown = torch.clamp(x + _unit(epsilon, x) * p, 0, 1)
                 _, beside, maps = self._look(x, shown, labels)
             features, *state = self.graphs["decode"](beside, *maps, p, *state)
-            p1, q = self._spend(features, epsilon).chunk(2, 1)
-            gate = torch.sigmoid(q)
-            p = torch.tanh(p1) * gate + p * (1 - gate)
+            spent = self._spend(features, epsilon)
+            if self.adds:
+                u = u + self._led(spent, beside)
+                p = torch.tanh(u)
+            else:
+                p1, q = spent.chunk(2, 1)
+                gate = torch.sigmoid(q)
+                p = torch.tanh(self._led(p1, beside)) * gate + p * (1 - gate)
         return p
+
+    def _led(self, spent: Tensor, beside: Tensor) -> Tensor:
+        """Return what was spent, led by the sign of the hint's gradient where the network skips to it."""
+        return spent if self.lead is None else spent + self.lead * beside[:, self.channels :]
 
     def _look(
         self, x: Tensor, shown: Tensor, labels: Tensor | None = None

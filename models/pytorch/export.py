@@ -98,6 +98,7 @@ def _described(network: AttackNetwork) -> tuple[dict[str, Any], dict[str, torch.
         "stride": network.stride,
         "scales": network.stride.bit_length() - 1,
         "steps": getattr(network.trunk, "steps", None),
+        "adds": getattr(network.trunk, "adds", False),
         "graphs": {name: _graph(traced) for name, traced in graphs.items()}
         | {name: facts | _graph(traced) for name, (facts, traced) in extra.items()},
     }
@@ -166,7 +167,7 @@ def _tensors(arrays: Mapping[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def _check_known(network: AttackNetwork) -> None:
-    known = ("trunk/", "head_w", "head_b", "film/scale", "film/shift")
+    known = ("trunk/", "head_w", "head_b", "film/scale", "film/shift", "lead")
     if others := [n for n in sorted(weights.arrays(network)) if not n.startswith(known)]:
         raise UsageError(
             f"the network holds {', '.join(others[:4])}: what can be exported to torch is a trunk, "
@@ -198,7 +199,7 @@ def _in_float64(network: AttackNetwork) -> AttackNetwork:
     hint = network.hint
     with chainer.using_config("dtype", np.dtype(np.float64)):
         if hint:
-            hint = Hint(hint.kind, hint.text, _widened(hint.classifier))
+            hint = Hint(hint.kind, hint.text, _widened(hint.classifier), hint.skip)
         twin = build(network.arch, network.epsilons, channels=network.channels, seed=0, hint=hint)
     forms, own = weights.arrays(twin), weights.arrays(network)
     weights.assign(twin, {name: own[name].astype(forms[name].dtype) for name in forms})
