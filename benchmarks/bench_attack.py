@@ -37,7 +37,7 @@ from study.world import World
 __all__ = ["EPSILON", "ERRORS", "NAME", "OURS", "Bench", "load_bench", "main"]
 
 QUICK = bool(os.environ.get("QUICK"))
-IMAGES = int(os.environ.get("IMAGES", 40 if QUICK else 1000))
+IMAGES = int(os.environ.get("IMAGES") or (40 if QUICK else 1000))
 CHECKED = 50 if QUICK else 1000
 EPSILONS = (8,) if QUICK else (4, 8, 12, 16)
 NAME = "attack_quick" if QUICK else "attack"
