@@ -43,6 +43,7 @@ EPSILONS = (8,) if QUICK else (4, 8, 12, 16)
 NAME = "attack_quick" if QUICK else "attack"
 ERRORS = f"{NAME}_errors.csv"
 OURS = "cifar10"
+_SETS = ("train", "tune", "report")
 # Baselines beside the two that ours is held against are shown at this budget alone.
 EPSILON, OTHERS = 8, ("fgsm", "mi-fgsm:steps=3")
 _BATCH = 40
@@ -118,11 +119,11 @@ def main() -> None:
     write(NAME, claims, _made_by(best))
 
 
-def load_bench() -> Bench:
-    """Load what is evaluated on; classifiers that this machine never trained are trained."""
+def load_bench(*names: str) -> Bench:
+    """Load the sets called `names`, without any all; classifiers that this machine never trained are trained."""
     given = conditions(quick=QUICK)
     data = load(given.data)
-    sets = {name: getattr(given, name) for name in ("train", "tune", "report")}
+    sets = {name: getattr(given, name) for name in names or _SETS}
     texts = [text for each in sets.values() for text in each]
     nets = load_targets(texts, data, given.classifier_images, World())
     check_distinct({name: {text: nets[text] for text in each} for name, each in sets.items()})
@@ -238,7 +239,7 @@ def _made_by(best: str | None) -> dict[str, object]:
         "images": f"{IMAGES} of the CIFAR-10 test images (IMAGES={IMAGES})",
         **{
             f"{name} classifiers": ", ".join(map(_short, getattr(given, name)))
-            for name in ("train", "tune", "report")
+            for name in _SETS
         },
         "tuned baseline": best or "none",
         "not run, so not here": ", ".join(absent()) or "nothing",
