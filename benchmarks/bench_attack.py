@@ -237,10 +237,7 @@ def _made_by(best: str | None) -> dict[str, object]:
     return {
         "released network": OURS if OURS in RELEASED else "none",
         "images": f"{IMAGES} of the CIFAR-10 test images (IMAGES={IMAGES})",
-        **{
-            f"{name} classifiers": ", ".join(map(_short, getattr(given, name)))
-            for name in _SETS
-        },
+        **{f"{name} classifiers": ", ".join(map(_short, getattr(given, name))) for name in _SETS},
         "tuned baseline": best or "none",
         "not run, so not here": ", ".join(absent()) or "nothing",
     }
