@@ -3,7 +3,8 @@
 Evaluates only: networks are what `make train-attack` left, and the released one. Baselines take gradients
 from the classifiers that the network was trained on; their images are kept in runs/attack/images, so that a
 benchmark that was stopped goes on, and the next network costs minutes. Every error rate goes to
-results/attack_errors.csv; `make bench-attack-speed` measures the speed.
+results/attack_errors.csv; `make bench-attack-speed` measures the speed. `IMAGES=500` takes fewer report images
+than 1,000.
 """
 
 import os
@@ -36,11 +37,13 @@ from study.world import World
 __all__ = ["EPSILON", "ERRORS", "NAME", "OURS", "Bench", "load_bench", "main"]
 
 QUICK = bool(os.environ.get("QUICK"))
-IMAGES, CHECKED = (40, 50) if QUICK else (1000, 1000)
+IMAGES = int(os.environ.get("IMAGES") or (40 if QUICK else 1000))
+CHECKED = 50 if QUICK else 1000
 EPSILONS = (8,) if QUICK else (4, 8, 12, 16)
 NAME = "attack_quick" if QUICK else "attack"
 ERRORS = f"{NAME}_errors.csv"
 OURS = "cifar10"
+_SETS = ("train", "tune", "report")
 # Baselines beside the two that ours is held against are shown at this budget alone.
 EPSILON, OTHERS = 8, ("fgsm", "mi-fgsm:steps=3")
 _BATCH = 40
@@ -116,11 +119,11 @@ def main() -> None:
     write(NAME, claims, _made_by(best))
 
 
-def load_bench() -> Bench:
-    """Load what is evaluated on; classifiers that this machine never trained are trained."""
+def load_bench(*names: str) -> Bench:
+    """Load the sets called `names`, without any all; classifiers that this machine never trained are trained."""
     given = conditions(quick=QUICK)
     data = load(given.data)
-    sets = {name: getattr(given, name) for name in ("train", "tune", "report")}
+    sets = {name: getattr(given, name) for name in names or _SETS}
     texts = [text for each in sets.values() for text in each]
     nets = load_targets(texts, data, given.classifier_images, World())
     check_distinct({name: {text: nets[text] for text in each} for name, each in sets.items()})
@@ -233,11 +236,8 @@ def _made_by(best: str | None) -> dict[str, object]:
     given = conditions(quick=QUICK)
     return {
         "released network": OURS if OURS in RELEASED else "none",
-        "images": f"{IMAGES} of the CIFAR-10 test images{' (QUICK=1)' if QUICK else ''}",
-        **{
-            f"{name} classifiers": ", ".join(map(_short, getattr(given, name)))
-            for name in ("train", "tune", "report")
-        },
+        "images": f"{IMAGES} of the CIFAR-10 test images (IMAGES={IMAGES})",
+        **{f"{name} classifiers": ", ".join(map(_short, getattr(given, name))) for name in _SETS},
         "tuned baseline": best or "none",
         "not run, so not here": ", ".join(absent()) or "nothing",
     }

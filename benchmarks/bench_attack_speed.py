@@ -32,7 +32,7 @@ MANY = 8
 
 
 def main() -> None:
-    bench = load_bench()
+    bench = load_bench("train")
     network, card = load_package(Path(OURS))
     attacks = {
         name: bench.baseline(name) for name in dict.fromkeys((*FRONTIER, tuned() or MI_FGSM))
