@@ -282,9 +282,10 @@ def test_answers_are_taken_in_turn() -> None:
 
 def test_training_pays_for_itself_once_it_saved_what_it_cost() -> None:
     seconds = {"mi-fgsm": [4.0, 8.0, 4.0], "cifar10": [2.0, 2.0, 2.0]}
-    card = SimpleNamespace(record={"processor seconds": 100})
+    card = SimpleNamespace(record={"processor seconds": 100, "machine": {"processor": "a"}})
     claim = bench_attack_speed._break_even(seconds, card)
     assert claim.value == 100 / (2.0 / bench_attack_speed.BATCH)
+    assert claim.note == "100 processor seconds of training, on a"
 
 
 class TestKeptImages:
