@@ -120,7 +120,8 @@ class TestTraining:
     ) -> None:
         train_attack.main(["specialists"])
         folder = workshop / "runs" / "specialists"
-        assert {path.name.partition("-")[0] for path in folder.iterdir()} == {
+        cells = [path.name.partition("-")[0] for path in folder.iterdir() if path.is_dir()]
+        assert set(cells) == {
             "all", "eps04", "eps08", "eps16",
         }  # fmt: skip
         card = folder / "eps04-1" / "package.json"
