@@ -34,9 +34,11 @@ def url(tmp_path: Path, sqlite_template: Path, cluster: Slurm) -> Iterator[str]:
     path = tmp_path / "study.db"
     path.write_bytes(sqlite_template.read_bytes())
     yield f"sqlite:///{path}"
-    left = cluster.jobs()
-    cluster.run("scancel", "--user", str(os.getuid()))
-    assert not left
+    try:
+        # A job that was cancelled is listed until the last of its processes is gone.
+        wait_for(lambda: not cluster.jobs(), 20)
+    finally:
+        cluster.run("scancel", "--user", str(os.getuid()))
 
 
 def launch(
