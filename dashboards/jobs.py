@@ -17,7 +17,7 @@ from study.mailbox import read_commands
 from study.search.frames import points_frame
 from study.search.records import read_attributes
 
-__all__ = ["commands_frame", "endings", "jobs_frame", "jobs_page", "workers_frame"]
+__all__ = ["commands_frame", "jobs_frame", "jobs_page", "printed", "workers_frame"]
 
 _RECENT = 40
 _MOST_ENDINGS = 8
@@ -79,14 +79,22 @@ def commands_frame(source: Source) -> pd.DataFrame:
     return frame.iloc[::-1].head(_RECENT)
 
 
-def endings(source: Source) -> dict[int, Mapping[str, str]]:
-    """Return what the ranks of failed trials printed last: by number, latest first, then by rank or `log`."""
-    trials = source.trials()
-    failed = trials[trials["state"] == "fail"].tail(_MOST_ENDINGS).iloc[::-1]
+def printed(source: Source) -> dict[int, Mapping[str, str]]:
+    """Return what trials that run and trials that failed printed last: by number, then by rank or `log`.
+
+    Those that run come first, then the latest. A trial that runs is known to print only if `jigsaw launch`
+    started it.
+    """
+    trials = source.trials().iloc[::-1]
+    running = trials[trials["state"] == "running"]
+    failed = trials[trials["state"] == "fail"].head(_MOST_ENDINGS)
     with source.database.reading() as engine:
-        found = read_attributes(engine, failed["trial_id"].tolist(), "tracebacks")
-    said = {n: found.get(i) for i, n in zip(failed["trial_id"], failed["number"], strict=True)}
-    return {int(n): texts for n, texts in said.items() if texts and isinstance(texts, dict)}
+        logs = read_attributes(engine, running["trial_id"].tolist(), "log")
+        ends = read_attributes(engine, failed["trial_id"].tolist(), "tracebacks")
+    said = {i: {"log": log} for i, log in logs.items()} | ends
+    both = pd.concat([running, failed])
+    texts = {n: said.get(i) for i, n in zip(both["trial_id"], both["number"], strict=True)}
+    return {int(n): found for n, found in texts.items() if found and isinstance(found, dict)}
 
 
 def jobs_page(s: Selection, token: str = "") -> list[Content]:
@@ -128,18 +136,18 @@ def _study(source: Source) -> list[Content]:
             for name, (title, frame) in tables.items()
             if len(frame)
         ],
-        *_endings(source),
+        *_printed(source),
     ]
 
 
-def _endings(source: Source) -> list[Content]:
-    found = endings(source)
+def _printed(source: Source) -> list[Content]:
+    found = printed(source)
     parts = [
         tag("details", tag("summary", f"Trial {number}, {'log' if who == 'log' else f'rank {who}'}"),
             tag("pre", str(text), tabindex="0"), id=f"{source.key}:{number}:{who}")
         for number, texts in found.items() for who, text in texts.items()
     ]  # fmt: skip
-    return [tag("section", tag("h3", "What failed trials printed last"), *parts)] if parts else []
+    return [tag("section", tag("h3", "What trials printed last"), *parts)] if parts else []
 
 
 def _titled(name: str, title: str, frame: pd.DataFrame, source: Source) -> Content:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Launch", "Tally", "supervise"]
 
 _POLL_SECONDS = 0.05
+_LOG_SECONDS = 10.0
 _DONE = ("complete", "pruned")
 
 
@@ -164,6 +165,8 @@ class _Slot:
     job: Job | None = None
     attempt: Attempt | None = None
     spare: Attempt | None = None
+    looked: float = 0.0
+    log: str = ""
 
 
 class _Supervisor:
@@ -226,6 +229,7 @@ class _Supervisor:
             if slot.job is None and self._wanted() and not self._stop:
                 self._begin(slot)
             self._load(slot)
+            self._keep_log(slot)
         self._slots[0].session.settle_stale()
 
     def _begin(self, slot: _Slot) -> None:
@@ -259,13 +263,23 @@ class _Supervisor:
         if self._wanted(sum(other.spare is not None for other in self._slots)):
             slot.spare = self._jobs.spare(slot.attempt.ranks, slot.place)
 
+    def _keep_log(self, slot: _Slot) -> None:
+        """Store what a slot's job printed, where that has changed, now and then."""
+        now = time.monotonic()
+        if slot.attempt is None or now - slot.looked < _LOG_SECONDS:
+            return
+        log, slot.looked = slot.attempt.running.logs(), now
+        if log and log != slot.log:
+            slot.log = log
+            slot.session.keep_log(log)
+
     def _settle(self, slot: _Slot, reason: str = "") -> None:
         """Learn how a slot's trial ended; one that did not fails, for `reason` or for its job's."""
         attempt, job = slot.attempt, cast(Job, slot.job)
         why = reason or (attempt.reason if attempt else "")
         tail = attempt.running.logs() if attempt and not reason else ""
         ending = slot.session.settle(why, tail, again=bool(reason))
-        slot.job = slot.attempt = None
+        slot.job, slot.attempt, slot.log = None, None, ""
         self._tally.add(INTERRUPTED if blameless(ending.reason or "") else ending.state)
         self._progress("end", {"number": job.number, "ending": ending})
 

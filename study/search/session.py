@@ -41,6 +41,7 @@ from study.trial import INTERRUPTED, Ending, Job, Outcome
 
 __all__ = ["Session", "engine_of", "open_session", "take_session"]
 
+_LOG_CHARACTERS = 2_000
 _TRACEBACK_CHARACTERS = 8000
 
 
@@ -253,6 +254,13 @@ class Session:
                 self.abandon(reason, tail, again=again, fault=not again)
         self._trial = self._curves = None
         return _ending(self.storage.look_again(trial._trial_id))
+
+    def keep_log(self, tail: str) -> None:
+        """Store the end of what the running trial's job printed, for whoever watches from elsewhere."""
+        trial, _ = self._running()
+        # Its job may just have ended it.
+        with suppress(UpdateFinishedTrialError):
+            self.storage.set_trial_user_attrs(trial._trial_id, {"log": tail[-_LOG_CHARACTERS:]})
 
     def record(self, step: int, value: float | None, logs: Mapping[str, float]) -> bool:
         """Store one report; return whether the trial should be pruned."""

@@ -57,6 +57,19 @@ def queued(url: str) -> list[str]:
     return read_commands(engine, uids)["command"].tolist()
 
 
+def test_the_page_shows_what_trials_printed_last(
+    visitor: Client, running: Session, url: str
+) -> None:
+    running.keep_log("batch 3 of 9 <b>")
+    page = visitor.get("/jobs?study=0/s").text
+    assert "<summary>Trial 1, log</summary><pre" in page
+    assert "batch 3 of 9 &lt;b&gt;</pre>" in page
+    running.settle("lost", "Killed")
+    after = make_site(open_sources([url])).test_client().get("/jobs?study=0/s").text
+    assert "Killed</pre>" in after
+    assert "batch 3" not in after
+
+
 def test_the_page_offers_every_command_and_running_trials_only(visitor: Client) -> None:
     page = visitor.get("/jobs?study=0/s").text
     for verb in get_args(Verb):

@@ -160,6 +160,35 @@ class _Dies:
     def kill(self) -> None: ...
 
 
+def test_what_a_job_prints_is_kept_while_it_runs(
+    create: Callable[..., Any], database_url: str
+) -> None:
+    create(objective="Tiny")
+    job = _Prints(lambda: load_study(database_url, "s").trials[0].user_attrs.get("log"))
+    supervise(Launch(database_url, "s", 1, max_failures=1), job)
+    assert job.kept == ["epoch 1\n"] * 3
+
+
+class _Prints(_Dies):
+    """Its job runs for a while, and looks whether somebody keeps what it printed."""
+
+    def __init__(self, look: Callable[[], Any]) -> None:
+        self.kept: list[Any] = []
+        self._look = look
+
+    def poll(self) -> Any:
+        if len(self.kept) < 3:
+            self.kept.append(self._look())
+            return None
+        return 3
+
+    def waiting(self) -> bool:
+        return False
+
+    def logs(self) -> str:
+        return "epoch 1\n"
+
+
 class _Spares:
     """Runs jobs in this process, on however many ranks; a spare runs as soon as it is looked at with a trial.
 
