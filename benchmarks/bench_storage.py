@@ -21,7 +21,7 @@ from sqlalchemy import event, insert, make_url
 
 from benchmarks.claims import Claim, write
 from study.search.incremental import storage_of
-from study.search.pruners import Hyperband, Median, Patient, Percentile
+from study.search.pruners import Halving, Hyperband, Median, Patient, Percentile
 from study.search.rows import PARAMS, REPORTS, SYSTEM_ATTRIBUTES, TRIALS, VALUES
 from study.search.storage import open_storage
 from tests.databases import Unavailable, mariadb, postgresql
@@ -36,7 +36,7 @@ Pruners = tuple[Callable[[], BasePruner], Callable[[], BasePruner]]
 PRUNERS: Mapping[str, Pruners] = {
     "median": (Median, optuna.pruners.MedianPruner),
     "percentile": (lambda: Percentile(25.0), lambda: optuna.pruners.PercentilePruner(25.0)),
-    "halving": (optuna.pruners.SuccessiveHalvingPruner,) * 2,
+    "halving": (Halving, optuna.pruners.SuccessiveHalvingPruner),
     "hyperband": (Hyperband, optuna.pruners.HyperbandPruner),
     "patient": (lambda: Patient(3, wrapped="median"), lambda: Patient(3, wrapped="median")),
 }

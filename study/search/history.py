@@ -73,6 +73,7 @@ class History:
         unfinished: ids of trials that were running or waiting when last looked at.
         finished: the kept trials of each state, in the order of their numbers.
         ended: all of them in that order.
+        arrived: all of them in the order in which they became known; it only grows.
     """
 
     seen: int = -1
@@ -81,6 +82,7 @@ class History:
         default_factory=lambda: {state: [] for state in FINISHED}
     )
     ended: list[FrozenTrial] = field(default_factory=list)
+    arrived: list[FrozenTrial] = field(default_factory=list)
     _columns: dict[int, "array[float]"] = field(default_factory=dict)
 
     def news(self, study_id: int) -> Mapping[str, Any]:
@@ -100,6 +102,7 @@ class History:
     def _keep(self, trial: FrozenTrial) -> None:
         insort(self.finished[trial.state], trial, key=by_number)
         insort(self.ended, trial, key=by_number)
+        self.arrived.append(trial)
         if trial.state == TrialState.COMPLETE:
             for step, column in self._columns.items():
                 column.extend(_reported(trial, step))

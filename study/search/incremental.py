@@ -136,6 +136,11 @@ class IncrementalStorage(_CachedStorage):
         with self._lock:
             return self._known.history(study_id)
 
+    def survey(self, study_id: int) -> tuple[History, list[FrozenTrial]]:
+        """Return the study's finished trials, and those that run or wait; neither is to be changed."""
+        with self._lock:
+            return self._known.survey(study_id)
+
     def get_best_trial(self, study_id: int) -> FrozenTrial:
         """Return the best complete trial of a study with one objective."""
         directions = self.get_study_directions(study_id)

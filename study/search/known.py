@@ -69,6 +69,11 @@ class Known:
         self._find_fresh(study_id, FINISHED)
         return self._histories[study_id]
 
+    def survey(self, study_id: int) -> tuple[History, list[FrozenTrial]]:
+        """Return the finished trials of a study, up to date, and those that run or wait."""
+        fresh = self._find_fresh(study_id, tuple(TrialState))
+        return self._histories[study_id], [t for t in fresh if t.state in UNFINISHED]
+
     def find(self, study_id: int, wanted: Sequence[TrialState]) -> list[FrozenTrial]:
         """Return the study's trials in some states in the order of their numbers."""
         if not any(state.is_finished() for state in wanted):

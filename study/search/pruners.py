@@ -23,13 +23,16 @@ from optuna.pruners._percentile import (
     _get_best_intermediate_result_over_steps,
     _is_first_in_interval_step,
 )
+from optuna.pruners._successive_halving import _completed_rung_key, _get_current_rung
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from study.search.history import History
 from study.search.incremental import IncrementalStorage
 
-__all__ = ["Hyperband", "Median", "Patient", "Percentile"]
+__all__ = ["Halving", "Hyperband", "Median", "Patient", "Percentile"]
+
+_RUNG = _completed_rung_key(0)[:-1]
 
 
 class Percentile(PercentilePruner):
@@ -69,43 +72,111 @@ class Median(Percentile, MedianPruner):
     """Prune a trial whose best report is worse than the median of what others reported at this step."""
 
 
-class Hyperband(HyperbandPruner):
-    """Successive halving in brackets; to which of them a trial belongs is worked out once."""
+class Halving(SuccessiveHalvingPruner):
+    """Prune a trial that is not among the best that reached its rung."""
 
-    def __init__(self, *args: Any, **arguments: Any) -> None:
-        super().__init__(*args, **arguments)
-        self._brackets: dict[str, dict[int, int]] = {}
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._rungs: dict[str, _Rungs] = {}
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Return Optuna's verdict, from a column of numbers for each rung."""
+        storage, step, first = study._storage, trial.last_step, self._min_resource
+        if not isinstance(storage, IncrementalStorage) or step is None or first is None:
+            return super().prune(study, trial)
+        rung, value = _get_current_rung(trial), trial.intermediate_values[step]
+        others: _Reached | None = None
+        while step >= first * self._reduction_factor ** (self._min_early_stopping_rate + rung):
+            if math.isnan(value):
+                return True
+            others = others or self._others(storage, study)
+            key = _completed_rung_key(rung)
+            storage.set_trial_system_attr(trial._trial_id, key, value)
+            if not self._promotes(value, others(key), study.direction):
+                return True
+            rung += 1
+        return False
+
+    def _others(self, storage: IncrementalStorage, study: Study) -> "_Reached":
+        """Return what tells with which values trials reached a rung before this one."""
+        history, unfinished = storage.survey(study._study_id)
+        rungs = self._rungs.get(study.study_name)
+        if rungs is None or rungs.history is not history:
+            rungs = self._rungs[study.study_name] = _Rungs(history)
+        rungs.learn(lambda other: self._rival(study, other))
+        rivals = [other for other in unfinished if self._rival(study, other)]
+        return lambda key: (
+            rungs.values(key)
+            + [other.system_attrs[key] for other in rivals if key in other.system_attrs]
+        )
+
+    def _rival(self, study: Study, other: FrozenTrial) -> bool:
+        return True
+
+    def _promotes(self, value: float, others: list[float], direction: StudyDirection) -> bool:
+        count = len(others) + 1
+        if count <= self._bootstrap_count:
+            return False
+        place = max(count // self._reduction_factor - 1, 0)
+        competing = np.array([*others, value])
+        if direction == StudyDirection.MAXIMIZE:
+            return bool(value >= np.partition(competing, count - 1 - place)[count - 1 - place])
+        return bool(value <= np.partition(competing, place)[place])
+
+
+_Reached = Callable[[str], list[float]]
+
+
+class _Rungs:
+    """With which values finished trials reached each rung; each is looked at once."""
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+        self._values: dict[str, list[float]] = {}
+        self._seen = 0
+
+    def learn(self, competes: Callable[[FrozenTrial], bool]) -> None:
+        fresh = self.history.arrived[self._seen :]
+        self._seen += len(fresh)
+        for trial in filter(competes, fresh):
+            for key, value in trial.system_attrs.items():
+                if key.startswith(_RUNG):
+                    self._values.setdefault(key, []).append(value)
+
+    def values(self, key: str) -> list[float]:
+        return self._values.get(key, [])
+
+
+class Hyperband(HyperbandPruner):
+    """Successive halving in brackets, each of which remembers its own trials."""
+
+    def _try_initialization(self, study: Study) -> None:
+        super()._try_initialization(study)
+        self._pruners = [_Bracket(self, number) for number in range(len(self._pruners))]
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Return the verdict of the trial's bracket."""
+        if not isinstance(study._storage, IncrementalStorage):
+            return super().prune(study, trial)
         if not self._pruners:
             self._try_initialization(study)
         if not self._pruners:
             return False
-        bracket = self._get_bracket_id(study, trial)
-        view: Any = _Bracket(study, lambda: self._members(study, bracket))
-        return self._pruners[bracket].prune(view, trial)
-
-    def _members(self, study: Study, bracket: int) -> list[FrozenTrial]:
-        trials = study.get_trials(deepcopy=False)
-        known = self._brackets.setdefault(study.study_name, {})
-        for trial in reversed(trials):
-            if trial.number in known:
-                break
-            known[trial.number] = self._get_bracket_id(study, trial)
-        return [trial for trial in trials if known[trial.number] == bracket]
+        return self._pruners[self._get_bracket_id(study, trial)].prune(study, trial)
 
 
-class _Bracket:
-    """What successive halving asks of a study."""
+class _Bracket(Halving):
+    """Successive halving among the trials of one bracket."""
 
-    def __init__(self, study: Study, trials: Callable[[], list[FrozenTrial]]) -> None:
-        self.direction = study.direction
-        self._storage = study._storage
-        self._trials = trials
+    def __init__(self, whole: Hyperband, number: int) -> None:
+        super().__init__(
+            whole._min_resource, whole._reduction_factor, number, whole._bootstrap_count
+        )
+        self._bracket_of = whole._get_bracket_id
+        self._number = number
 
-    def get_trials(self, deepcopy: bool) -> list[FrozenTrial]:
-        return self._trials()
+    def _rival(self, study: Study, other: FrozenTrial) -> bool:
+        return self._bracket_of(study, other) == self._number
 
 
 class Patient(PatientPruner):
@@ -129,5 +200,5 @@ class Patient(PatientPruner):
 
 
 _WRAPPED: Mapping[str, Callable[[], BasePruner]] = {
-    "median": Median, "halving": SuccessiveHalvingPruner, "hyperband": Hyperband,
+    "median": Median, "halving": Halving, "hyperband": Hyperband,
 }  # fmt: skip

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from study.conditions import Conditions, parse_name
 from study.errors import UsageError
-from study.search.pruners import Hyperband, Median, Patient, Percentile
+from study.search.pruners import Halving, Hyperband, Median, Patient, Percentile
 from study.space import Scalar
 
 __all__ = ["PRUNERS", "SAMPLERS", "build_pruner", "build_sampler", "seed_of"]
@@ -32,7 +32,7 @@ SAMPLERS: dict[str, tuple[type[BaseSampler], dict[str, Scalar]]] = {
 PRUNERS: dict[str, tuple[type[BasePruner], dict[str, Scalar]]] = {
     "median": (Median, {}),
     "percentile": (Percentile, {"percentile": 25.0}),
-    "halving": (optuna.pruners.SuccessiveHalvingPruner, {}),
+    "halving": (Halving, {}),
     "hyperband": (Hyperband, {}),
     "patient": (Patient, {}),
     "threshold": (optuna.pruners.ThresholdPruner, {}),

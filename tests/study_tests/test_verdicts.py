@@ -24,7 +24,7 @@ from sqlalchemy import insert, update
 from sqlalchemy.pool import StaticPool
 
 from study.search.incremental import IncrementalStorage
-from study.search.pruners import Hyperband, Median, Patient, Percentile
+from study.search.pruners import Halving, Hyperband, Median, Patient, Percentile
 from study.search.rows import REPORTS, SYSTEM_ATTRIBUTES, TRIALS, VALUES
 
 Pair = tuple[BasePruner, BasePruner]
@@ -58,12 +58,11 @@ def halving(draw: random.Random) -> Pair:
         draw.randint(1, 2),
         draw.randint(2, 4),
         draw.randint(0, 1),
-        draw.randint(0, 2),
+        draw.randint(0, 8),
     ]
     if draw.random() < 0.3:
         arguments = ["auto", draw.randint(2, 3)]
-    pruner = optuna.pruners.SuccessiveHalvingPruner
-    return pruner(*arguments), pruner(*arguments)
+    return optuna.pruners.SuccessiveHalvingPruner(*arguments), Halving(*arguments)
 
 
 def hyperband(draw: random.Random) -> Pair:
