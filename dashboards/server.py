@@ -1,5 +1,6 @@
 """Our pages and optuna-dashboard side by side in one process, and who may ask them."""
 
+import logging
 import secrets
 import socket
 from collections.abc import Callable, Iterable, Sequence
@@ -127,6 +128,8 @@ def make_server(
     token = "" if _is_loopback(host) else secrets.token_urlsafe(24)
     both = side_by_side(make_site(sources, str(folder) if folder else None), optuna)
     bound = _bound("127.0.0.1" if host == "localhost" else host, port)
+    # A request that waits for a thread is no news to whoever started the dashboard.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     running = create_server(guarded(both, token), sockets=[bound], threads=8, ident=None)
     port = bound.getsockname()[1]
     place = f"[{host}]" if ":" in host else host

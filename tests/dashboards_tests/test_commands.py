@@ -4,6 +4,7 @@ import io
 import json
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
@@ -51,6 +52,10 @@ def check_served(process: "subprocess.Popen[str]", port: int) -> None:
         assert get(port, "/api/meta", host=host)[0] == 200
     for host in ("", "[", "127.0.0.1.evil.example"):
         assert get(port, "/api/meta", host=host)[0] == 403
+    with ThreadPoolExecutor(32) as visitors:
+        # More at once than there are threads: those that wait are no news.
+        answers = visitors.map(lambda _: get(port, "/compare?study=0/linear")[0], range(32))
+        assert set(answers) == {200}
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 0
     assert process.stderr is not None
