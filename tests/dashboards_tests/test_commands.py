@@ -54,7 +54,7 @@ def check_served(process: "subprocess.Popen[str]", port: int) -> None:
         assert get(port, "/api/meta", host=host)[0] == 403
     with ThreadPoolExecutor(32) as visitors:
         # More at once than there are threads: those that wait are no news.
-        answers = visitors.map(lambda _: get(port, "/compare?study=0/linear")[0], range(32))
+        answers = visitors.map(lambda _: get(port, "/api/studies")[0], range(32))
         assert set(answers) == {200}
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 0
