@@ -43,10 +43,8 @@ class Reporting(Objective):
         return float(spec["x"])
 
 
-class Faulty(Objective):
-    """Goes wrong on one of two to four ranks, at some step; writes down when, and what was reported before."""
-
-    direction: ClassVar[Any] = "maximize"
+class Noted(Objective):
+    """Writes down what happens into files of a folder, beside the database."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -54,6 +52,15 @@ class Faulty(Objective):
     @property
     def settings(self) -> dict[str, Any]:
         return {"folder": self._folder}
+
+    def suggest(self, trial: Suggester) -> dict[str, Any]:
+        return {"x": trial.suggest_float("x", 0.0, 1.0)}
+
+
+class Faulty(Noted):
+    """Goes wrong on one of two to four ranks, at some step; writes down when, and what was reported before."""
+
+    direction: ClassVar[Any] = "maximize"
 
     def suggest(self, trial: Suggester) -> dict[str, Any]:
         return {

@@ -20,13 +20,13 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks.claims import Claim
+from benchmarks.faults import Noted
 from study.conditions import Conditions
 from study.launchers import Place
-from study.objective import Objective, Report, load_objective
+from study.objective import Report, load_objective
 from study.search.studies import create_study, load_study
 from study.slurm import Slurm
 from study.snapshots import Keeping, State
-from study.space import Suggester
 from study.steering import steering_of
 from study.supervisor import Launch, supervise
 from study.world import World
@@ -39,18 +39,8 @@ STEP_SECONDS = 0.05
 _KINDS = ("pre-empt", "cancel", "kill a rank")
 
 
-class Sleeping(Objective):
+class Sleeping(Noted):
     """Sleeps step by step, and writes down on rank 0 each step that it made."""
-
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {"folder": self._folder}
-
-    def suggest(self, trial: Suggester) -> dict[str, Any]:
-        return {"x": trial.suggest_float("x", 0.0, 1.0)}
 
     def evaluate(self, spec: dict[str, Any], world: World, report: Report) -> float:
         steering = steering_of(report)

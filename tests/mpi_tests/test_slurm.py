@@ -9,13 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from optuna.trial import FrozenTrial
 
-from study.search.studies import load_study
 from tests.databases import Unavailable
 from tests.mpi_tests.jobs import Done, environment, finish, processes_naming
 from tests.mpi_tests.test_faults import queue
-from tests.mpi_tests.test_supervision import wait_for, wait_for_report
+from tests.mpi_tests.test_supervision import states, trials, wait_for, wait_for_report
 from tests.slurm import Slurm, slurm
 
 
@@ -59,14 +57,6 @@ def launched(
     done = finish(launch(cluster, url, folder, n, *options, slurm=slurm), limit)
     assert not processes_naming(str(folder))
     return done
-
-
-def trials(url: str) -> list[FrozenTrial]:
-    return load_study(url, "s").trials
-
-
-def states(url: str) -> list[str]:
-    return [trial.state.name for trial in trials(url)]
 
 
 def test_trials_are_jobs(cluster: Slurm, url: str, tmp_path: Path) -> None:

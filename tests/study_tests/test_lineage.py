@@ -44,6 +44,14 @@ def keep(session: Session, iteration: int = 7) -> None:
     assert session.keeper.write(made, arrays)[0]
 
 
+def kept(opened: Callable[[], Session]) -> Session:
+    """A session whose trial has left a snapshot."""
+    session = opened()
+    begun(session)
+    keep(session)
+    return session
+
+
 def all_of(url: str) -> list[FrozenTrial]:
     return load_study(url, "s").trials
 
@@ -88,10 +96,7 @@ def test_the_next_attempt_goes_on_with_reports_and_commands(
 @on_sqlite
 def test_faults_are_forgiven_so_often(opened: Callable[[], Session], database_url: str) -> None:
     for _ in range(2):
-        session = opened()
-        begun(session)
-        keep(session)
-        session.settle("killed")
+        kept(opened).settle("killed")
     assert states(database_url) == ["FAIL", "FAIL"]
 
 
@@ -99,9 +104,7 @@ def test_faults_are_forgiven_so_often(opened: Callable[[], Session], database_ur
 def test_an_attempt_that_ends_before_it_could_look_costs_no_snapshot(
     opened: Callable[[], Session], database_url: str, tmp_path: Path
 ) -> None:
-    session = opened()
-    begun(session)
-    keep(session)
+    session = kept(opened)
     session.settle("interrupted", again=True)
     supervisor = opened()
     supervisor.ask({}, prepared=False)
@@ -139,9 +142,7 @@ def test_without_a_snapshot_a_fault_costs_the_trial(
 
 @on_sqlite
 def test_what_raises_is_not_tried_again(opened: Callable[[], Session], database_url: str) -> None:
-    session = opened()
-    begun(session)
-    keep(session)
+    session = kept(opened)
     session.finish(Outcome("failed", failures={0: "ValueError: no"}))
     assert states(database_url) == ["FAIL"]
 
@@ -149,9 +150,7 @@ def test_what_raises_is_not_tried_again(opened: Callable[[], Session], database_
 def test_of_several_who_settle_a_trial_one_queues_it(
     opened: Callable[[], Session], database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = opened()
-    begun(session)
-    keep(session)
+    session = kept(opened)
     study = load_study(database_url, "s")
     (trial,) = study.trials
     following = successor(trial, interrupted=False)
@@ -170,9 +169,7 @@ def test_of_several_who_settle_a_trial_one_queues_it(
 def test_a_snapshot_that_cannot_be_seen_or_does_not_fit_starts_over(
     opened: Callable[[], Session], database_url: str, tmp_path: Path
 ) -> None:
-    session = opened()
-    begun(session)
-    keep(session)
+    session = kept(opened)
     session.settle("interrupted", again=True)
     other = opened()
     assert other.ask({"ranks": 2}).resumed is None
@@ -186,9 +183,7 @@ def test_a_snapshot_that_cannot_be_seen_or_does_not_fit_starts_over(
 def test_snapshots_may_have_been_moved(
     opened: Callable[[], Session], database_url: str, tmp_path: Path
 ) -> None:
-    session = opened()
-    begun(session)
-    keep(session)
+    session = kept(opened)
     session.settle("interrupted", again=True)
     (tmp_path / "kept").rename(tmp_path / "moved")
     other = open_session(database_url, "s", {}, Keeping(str(tmp_path / "moved")))
