@@ -1,7 +1,7 @@
 """`make train-attack`: train what `make bench-attack` evaluates; one part, or all of them one after another.
 
     study         two studies of equal length: `attack` (TPE) and `attack-random`
-    release       the network of models/released/cifar10, by RECIPE
+    release       the candidates for models/released/cifar10; the best on the tune set is released
     baseline      what the network is compared with: see `benchmarks.attack_baseline`
     factorial     {several targets or one} x {13 budgets or one} x {hints or none}, 3 seeds each
     specialists   networks of one budget, 4, 8 and 16, beside the network of 13, 3 seeds each
@@ -44,18 +44,25 @@ from study.errors import JigsawError, TrialInterrupted, UsageError
 from study.snapshots import Keeping, discard
 from study.world import World
 
-__all__ = ["COMPARED", "FOLDER", "PARTS", "RECIPE", "absent", "packages"]
+__all__ = ["CANDIDATES", "COMPARED", "FOLDER", "PARTS", "RECIPE", "absent", "packages"]
 
 QUICK = bool(os.environ.get("QUICK"))
 FOLDER = Path("runs/attack-quick" if QUICK else "runs/attack")
 # Images the released network sees, trials of each study, and what a trial and a compared network may cost.
-RELEASE, TRIALS, TRIAL, SECONDS = (128, 2, 64, 1) if QUICK else (60_000, 20, 8_192, 600)
+RELEASE, TRIALS, TRIAL, SECONDS = (128, 2, 64, 1) if QUICK else (200_000, 20, 8_192, 600)
 RECIPE: Mapping[str, Any] = {
-    "epsilon.mode": "scaled", "epsilon.sampling": "uniform",
+    "epsilon.mode": "film", "epsilon.sampling": "small",
     "arch.name": "resnet", "arch.width": 16, "arch.downs": 2, "arch.blocks": 4, "arch.norm": "batch",
     "loss.name": "margin", "loss.confidence": 15.0, "loss.smoothness": 1e-4,
     "optimizer.name": "adam", "optimizer.lr": 4e-3, "optimizer.schedule": "cosine", "batch.size": 32,
     "augment.flip": True, "augment.diversity": 0.5, "hint.kind": "multiscale",
+}  # fmt: skip
+# What is different in each network that may be released; None leaves a parameter of RECIPE out.
+CANDIDATES: Mapping[str, Mapping[str, Any]] = {
+    "once": {},
+    "twice": {
+        "arch.name": "recurrent", "arch.steps": 2, "arch.update": "sum", "arch.blocks": None,
+    },
 }  # fmt: skip
 
 
@@ -114,7 +121,8 @@ def _study(part: str) -> None:
 
 def _release(part: str) -> None:
     given = conditions(quick=QUICK, images=RELEASE, reports=1)
-    _train(Cell(part, "cifar10", _spec(given), given), 1)
+    for name, changes in CANDIDATES.items():
+        _train(Cell(part, name, _spec(given, **changes), given), 1)
 
 
 def _baseline(part: str) -> None:
@@ -165,6 +173,7 @@ COMPARED = ("factorial", "specialists", "seeds")
 def _spec(given: AttackSettings, single: int | None = None, **changes: Any) -> AttackSpec:
     """Return the recipe, with the changes; `single` is the one budget it trains for, if it is one."""
     parameters = {**RECIPE, **changes}
+    parameters = {name: value for name, value in parameters.items() if value is not None}
     if single:
         parameters |= {"epsilon.mode": "single", "epsilon.single": single}
     if parameters["hint.kind"] != "none":
