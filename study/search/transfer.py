@@ -21,7 +21,7 @@ from study.errors import UsageError
 from study.evaluations import copy_evaluations
 from study.objective import Objective, load_objective
 from study.search.growth import regrown
-from study.search.incremental import storage_of
+from study.search.incremental import engine_of, storage_of
 from study.search.studies import conditions_of, create_study, load_study, study_names
 from study.space import walk
 
@@ -98,7 +98,7 @@ def import_trials(old: Study, new: Study) -> Imported:
             continue
         absent = _bring(old, new, trial, offered)
         done = replace(done, trials=done.trials + 1, absent=done.absent + absent)
-    copy_evaluations(_engine(old), old.study_name, _engine(new), new.study_name)
+    copy_evaluations(engine_of(old), old.study_name, engine_of(new), new.study_name)
     return done
 
 
@@ -107,7 +107,7 @@ def _bring(
 ) -> int:
     absent = _copy_files(old, new, trial)
     if (uid := trial.user_attrs.get("uid")) is not None:
-        copy_curves(_engine(old), _engine(new), uid)
+        copy_curves(engine_of(old), engine_of(new), uid)
     template = regrown(trial, offered, old.study_name)
     template.user_attrs = {**trial.user_attrs, _MARK: _name(old, trial)}
     storage_of(new).create_new_trial(new._study_id, template)
@@ -177,7 +177,3 @@ def _exists(url: str, name: str) -> bool:
         return name in study_names(url)
     except UsageError:  # no database yet
         return False
-
-
-def _engine(study: Study) -> Any:
-    return storage_of(study).engine

@@ -21,7 +21,8 @@ from study.evaluations import read_evaluations, save_evaluations
 from study.mailbox import Mailbox, post_command, read_commands
 from study.objective import Result
 from study.search.doctor import examine
-from study.search.session import engine_of, open_session
+from study.search.incremental import engine_of
+from study.search.joining import open_session
 from study.search.storage import open_storage
 from study.search.studies import load_studies, load_study
 from study.steering import Command

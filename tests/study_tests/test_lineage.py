@@ -9,8 +9,9 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
 from study.search import liveness
+from study.search.joining import open_session
 from study.search.lineage import end_short, successor
-from study.search.session import Session, open_session
+from study.search.session import Session
 from study.search.studies import load_study
 from study.search.trials import commands_of, send
 from study.snapshots import Keeping, gather

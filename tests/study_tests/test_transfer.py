@@ -15,8 +15,8 @@ from study.evaluations import read_evaluations, save_evaluations
 from study.objective import Result, load_objective
 from study.search.artifacts import read_artifact
 from study.search.frames import curves_frame, trials_frame
-from study.search.incremental import IncrementalStorage
-from study.search.session import engine_of, open_session
+from study.search.incremental import IncrementalStorage, engine_of
+from study.search.joining import open_session
 from study.search.studies import conditions_of, create_study, load_study
 from study.search.transfer import Imported, begin_import, import_trials
 from study.trial import Outcome
