@@ -28,8 +28,9 @@ from study.search.rows import (
     state_of,
     write_rows,
 )
-from study.snapshots import Keeper, Keeping, Snapshot, discard, newest
+from study.snapshots import Keeper, Keeping, Origin, Snapshot, discard, newest
 from study.trial import INTERRUPTED
+from study.urls import place_of
 
 __all__ = ["Attributes", "Hold", "end_short", "forget_snapshots", "settled", "successor"]
 
@@ -172,11 +173,13 @@ class Hold:
 
     Attributes:
         storage: where the trial is.
+        study: the study's name.
         trial: the trial, as it began.
         wanted: what has to agree with the snapshot it goes on from, by name, as JSON values.
     """
 
     storage: IncrementalStorage
+    study: str
     trial: FrozenTrial
     wanted: Mapping[str, Any]
 
@@ -190,7 +193,8 @@ class Hold:
         keeping, place = _keeping(self.trial), _place(self.trial)
         if keeping is None or place is None:
             return None
-        return Keeper(place, keeping, self.wanted, self._note)
+        origin = Origin(place_of(self.storage.engine.url), self.study, self.trial.number)
+        return Keeper(place, keeping, self.wanted, self._note, origin)
 
     def resume(self, curves: CurveWriter, metric: str) -> Snapshot | None:
         """Return what an attempt goes on from, if there is anything, and let it have the reports until then."""

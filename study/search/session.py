@@ -138,7 +138,8 @@ class Session:
         if here is None:
             return job
         wanted = {"spec": job.digest, "ranks": here.get("ranks", 1), **self.objective.identity}
-        hold = Hold(self.storage, self.storage.get_trial(trial._trial_id), wanted)
+        begun = self.storage.get_trial(trial._trial_id)
+        hold = Hold(self.storage, self.study.study_name, begun, wanted)
         self.keeper = hold.keeper()
         resumed = hold.resume(curves, self.objective.metric)
         if resumed is not None and self.mailbox is not None:

@@ -25,9 +25,10 @@ from study.search.incremental import engine_of, storage_of
 from study.search.studies import conditions_of, create_study, load_study, study_names
 from study.space import walk
 
-__all__ = ["Imported", "begin_import", "import_trials"]
+__all__ = ["IMPORTED", "Imported", "begin_import", "import_trials"]
 
-_MARK = "imported"
+# The attribute that names where a trial or a study came from.
+IMPORTED = "imported"
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 # What decides whether trials of two studies compare.
 _COMPARED = ("objective", "settings", "fixed")
@@ -75,7 +76,7 @@ def begin_import(old: Study, url: str, name: str, wanted: Mapping[str, Any]) -> 
     _check_direction(old, objective)
     if _exists(url, name):
         return _continued(load_study(url, name), old)
-    mark = {_MARK: f"from {old.study_name}"}
+    mark = {IMPORTED: f"from {old.study_name}"}
     return create_study(url, name, conditions, objective, marks=mark, first=False)
 
 
@@ -109,14 +110,14 @@ def _bring(
     if (uid := trial.user_attrs.get("uid")) is not None:
         copy_curves(engine_of(old), engine_of(new), uid)
     template = regrown(trial, offered, old.study_name)
-    template.user_attrs = {**trial.user_attrs, _MARK: _name(old, trial)}
+    template.user_attrs = {**trial.user_attrs, IMPORTED: _name(old, trial)}
     storage_of(new).create_new_trial(new._study_id, template)
     return absent
 
 
 def _name(study: Study, trial: FrozenTrial) -> str:
     """Return what tells a trial from any other: its own name, which it keeps, or its place."""
-    known = trial.user_attrs.get(_MARK) or trial.user_attrs.get("uid")
+    known = trial.user_attrs.get(IMPORTED) or trial.user_attrs.get("uid")
     return str(known or f"{study.study_name}:{trial.number}")
 
 
@@ -165,7 +166,7 @@ def _check_direction(old: Study, objective: Objective) -> None:
 
 
 def _continued(new: Study, old: Study) -> Study:
-    if new.user_attrs.get(_MARK) != f"from {old.study_name}":
+    if new.user_attrs.get(IMPORTED) != f"from {old.study_name}":
         raise UsageError(
             f"study {new.study_name!r} already exists, and was not begun by an import from {old.study_name!r}"
         )
