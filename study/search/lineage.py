@@ -32,7 +32,15 @@ from study.snapshots import Keeper, Keeping, Origin, Snapshot, discard, newest
 from study.trial import INTERRUPTED
 from study.urls import place_of
 
-__all__ = ["Attributes", "Hold", "end_short", "forget_snapshots", "settled", "successor"]
+__all__ = [
+    "Attributes",
+    "Hold",
+    "end_short",
+    "forget_snapshots",
+    "renumber",
+    "settled",
+    "successor",
+]
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,21 @@ def successor(trial: FrozenTrial, *, interrupted: bool) -> Attributes | None:
         "fixed_params": trial.params, "failed_trial": history[0], "retry_history": history
     }  # fmt: skip
     return Attributes(user, system)
+
+
+def renumber(trial: FrozenTrial, numbers: Mapping[int, int]) -> None:
+    """Name the attempts before a trial by other numbers; it is brought into another study, after them.
+
+    Args:
+        trial: the trial, which is changed; ours, or one that Optuna's own callback queued.
+        numbers: the others, by those that it knows; what is not among them is forgotten.
+    """
+    for given in (trial.user_attrs, trial.system_attrs):
+        for name in {"continues", "failed_trial"} & given.keys():
+            if (number := numbers.get(given.pop(name))) is not None:
+                given[name] = number
+    if history := trial.system_attrs.get("retry_history"):
+        trial.system_attrs["retry_history"] = [numbers[n] for n in history if n in numbers]
 
 
 def end_short(

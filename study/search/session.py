@@ -27,6 +27,7 @@ from study.search.cost import core_hours
 from study.search.incremental import storage_of
 from study.search.lineage import Hold, end_short, forget_snapshots, settled, successor
 from study.search.studies import finished
+from study.search.transfer import IMPORTED
 from study.snapshots import Keeper, Keeping
 from study.trial import INTERRUPTED, Ending, Job, Outcome
 
@@ -171,7 +172,9 @@ class Session:
             the states of its complete and pruned trials.
         """
         trials = self.study.get_trials(deepcopy=False)
-        mine = [trial for trial in trials if trial.user_attrs.get("launch") == launch]
+        # The launch of what was brought from another study worked on that one.
+        own = [trial for trial in trials if IMPORTED not in trial.user_attrs]
+        mine = [trial for trial in own if trial.user_attrs.get("launch") == launch]
         for trial in mine:
             if trial.state == TrialState.RUNNING and not liveness.owner_lives(trial):
                 liveness.fail_trial(self.study, trial, "its launch was ended, and started again")

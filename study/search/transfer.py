@@ -22,6 +22,7 @@ from study.evaluations import copy_evaluations
 from study.objective import Objective, load_objective
 from study.search.growth import regrown
 from study.search.incremental import engine_of, storage_of
+from study.search.lineage import renumber
 from study.search.studies import conditions_of, create_study, load_study, study_names
 from study.space import walk
 
@@ -42,11 +43,13 @@ class Imported:
         trials: brought over now.
         known: passed over: they were there.
         absent: files that trials left and that are not on this machine.
+        waiting: trials that were cut short and wait to go on, which they can only where they were.
     """
 
     trials: int = 0
     known: int = 0
     absent: int = 0
+    waiting: int = 0
 
 
 def begin_import(old: Study, url: str, name: str, wanted: Mapping[str, Any]) -> Study:
@@ -90,29 +93,44 @@ def import_trials(old: Study, new: Study) -> Imported:
     Raises:
         UsageError: a trial used a choice that the objective no longer offers.
     """
-    there = {_name(new, t) for t in new.get_trials(deepcopy=False)}
+    there = {_name(new, t): t.number for t in new.get_trials(deepcopy=False)}
+    theirs = old.get_trials(deepcopy=False)
+    numbers = {t.number: there[name] for t in theirs if (name := _name(old, t)) in there}
     offered = _choices(new)
-    done = Imported()
-    for trial in old.get_trials(deepcopy=False, states=_FINISHED):
-        if _name(old, trial) in there:
+    done = Imported(waiting=sum(map(_waits, theirs)))
+    for trial in theirs:
+        if trial.state not in _FINISHED:
+            continue
+        if trial.number in numbers:
             done = replace(done, known=done.known + 1)
             continue
-        absent = _bring(old, new, trial, offered)
+        numbers[trial.number], absent = _bring(old, new, trial, offered, numbers)
         done = replace(done, trials=done.trials + 1, absent=done.absent + absent)
     copy_evaluations(engine_of(old), old.study_name, engine_of(new), new.study_name)
     return done
 
 
+def _waits(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.WAITING and "continues" in trial.user_attrs
+
+
 def _bring(
-    old: Study, new: Study, trial: FrozenTrial, offered: Mapping[str, tuple[Any, ...]]
-) -> int:
+    old: Study,
+    new: Study,
+    trial: FrozenTrial,
+    offered: Mapping[str, tuple[Any, ...]],
+    numbers: Mapping[int, int],
+) -> tuple[int, int]:
+    """Bring a trial; return its new number, and how many of its files are not on this machine."""
     absent = _copy_files(old, new, trial)
     if (uid := trial.user_attrs.get("uid")) is not None:
         copy_curves(engine_of(old), engine_of(new), uid)
     template = regrown(trial, offered, old.study_name)
-    template.user_attrs = {**trial.user_attrs, IMPORTED: _name(old, trial)}
-    storage_of(new).create_new_trial(new._study_id, template)
-    return absent
+    renumber(template, numbers)
+    template.user_attrs[IMPORTED] = _name(old, trial)
+    storage = storage_of(new)
+    made = storage.create_new_trial(new._study_id, template)
+    return storage.get_trial_number_from_id(made), absent
 
 
 def _name(study: Study, trial: FrozenTrial) -> str:
