@@ -22,7 +22,7 @@ from typing import IO, Any, cast
 from benchmarks.claims import Claim
 from study.conditions import Conditions
 from study.objective import Result, load_objective
-from study.search.session import open_session
+from study.search.joining import open_session
 from study.search.studies import create_study
 from study.trial import Outcome
 from tests.databases import Unavailable, postgresql

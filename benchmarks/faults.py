@@ -14,10 +14,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from study.mpi import mpi_world
 from study.objective import Objective, Report, digest, encode
 from study.space import Suggester
 from study.trial import Job, Record, run_trial
-from study.world import World, mpi_world
+from study.world import World
 
 KINDS = ("raise", "exit 137", "SIGKILL", "SIGSTOP", "SIGSEGV", "stall in a collective", "abort")
 STEPS = 20

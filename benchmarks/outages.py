@@ -19,7 +19,7 @@ from benchmarks.claims import Claim
 from study.conditions import Conditions
 from study.objective import Result, load_objective
 from study.search.frames import curves_frame
-from study.search.session import open_session
+from study.search.joining import open_session
 from study.search.studies import create_study, load_study
 from study.trial import Outcome
 from tests.databases import Unavailable, mariadb, postgresql

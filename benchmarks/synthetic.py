@@ -26,7 +26,7 @@ from optuna.trial import TrialState
 from sqlalchemy import Engine, insert
 
 from study.curves import CURVES, CurveWriter
-from study.search.session import engine_of
+from study.search.incremental import engine_of
 from study.search.storage import open_storage
 
 SPACE: dict[str, BaseDistribution] = {

@@ -16,8 +16,8 @@ from scipy.stats import t as student
 from sqlalchemy import Engine
 
 from dashboards.choice import finite, groups, missing
+from study.search.incremental import engine_of
 from study.search.records import read_last_steps, read_trials
-from study.search.session import engine_of
 
 __all__ = [
     "Axis", "best_so_far", "changes", "combine", "epsilon_curves", "group_table", "pareto_front",

@@ -11,7 +11,7 @@ from dashboards.page import Html, tag
 from dashboards.sources import Sources
 from study.control import control, give
 from study.errors import UsageError
-from study.search.session import engine_of
+from study.search.incremental import engine_of
 from study.search.studies import load_study
 from study.steering import Verb
 

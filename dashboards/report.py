@@ -29,7 +29,7 @@ from dashboards.tables import (
 )
 from dashboards.view import View
 from study.errors import UsageError
-from study.search.session import engine_of
+from study.search.incremental import engine_of
 from study.search.studies import conditions_of
 from study.search.summary import best_trials, summary
 

@@ -21,11 +21,12 @@ from study.conditions import Conditions
 from study.errors import UsageError
 from study.evaluations import read_evaluations
 from study.keeping import schedule_options
+from study.mpi import mpi_world
 from study.objective import decode, load_objective
 from study.options import device_option, hang_option, spec_option, storage_option, study_argument
 from study.search.artifacts import read_artifact
+from study.search.incremental import engine_of
 from study.search.samplers import seed_of
-from study.search.session import engine_of
 from study.search.studies import (
     conditions_of,
     default_point,
@@ -35,7 +36,7 @@ from study.search.studies import (
 )
 from study.snapshots import Keeping, discard
 from study.space import Given
-from study.world import World, mpi_world
+from study.world import World
 
 __all__ = ["open_study", "package", "train"]
 

@@ -23,10 +23,11 @@ from objectives.protocol import relation, seen_by_baseline, seen_by_network
 from objectives.targets import check_distinct, load_targets
 from study.errors import UsageError
 from study.evaluations import save_evaluations
+from study.mpi import mpi_world
 from study.options import device_option, form_option, hang_option, storage_option
-from study.search.session import engine_of
+from study.search.incremental import engine_of
 from study.tables import show
-from study.world import World, mpi_world
+from study.world import World
 
 __all__ = ["evaluate"]
 

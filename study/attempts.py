@@ -10,7 +10,7 @@ from study.beats import Watch, read_beats
 from study.exits import explain_exit
 from study.handover import SUPERVISOR, hand_over, is_ready, supervisor
 from study.launchers import Alone, Launcher, Mpiexec, Place, Running
-from study.world import RANKS
+from study.mpi import RANKS
 
 __all__ = ["Attempt", "Jobs", "launcher_for"]
 

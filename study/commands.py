@@ -106,9 +106,9 @@ def worker(
     jigsaw worker my-study --n-trials 20
     mpiexec -n 4 python -m study.worker --study my-study --total-trials 100
     """
+    from study.mpi import mpi_world
     from study.progress import shown
     from study.worker import Plan, run_worker
-    from study.world import mpi_world
 
     chosen = study or name
     if chosen is None:

@@ -101,6 +101,12 @@ def _import(study: str, storage: str, source: str, wanted: Mapping[str, Any]) ->
     said = f"imported {done.trials} trials from {name}"
     said += f"; {done.known} were there already" if done.known else ""
     click.echo(f"{said}; now: jigsaw worker {study}", err=True)
+    if done.waiting:
+        click.echo(
+            f"{done.waiting} trials of {name} wait to go on from where they were cut short: go on with "
+            f"jigsaw worker {name}, and import once more",
+            err=True,
+        )
     if done.absent:
         click.echo(
             f"{done.absent} files that these trials left are not on this machine: copy them to "

@@ -11,15 +11,16 @@ __all__ = ["doctor"]
 def doctor(storage: str, repair: bool) -> int:
     """Look for what does not fit together in STORAGE, a database URL: one line each.
 
-    Trials that nobody runs, curves and commands of trials that are gone, files without trials and trials
-    without files, studies without conditions. Exit code 0: all is well, or was repaired; 1: it is not.
+    Trials that nobody runs, snapshots that nobody goes on from, curves and commands of trials that are gone,
+    files without trials and trials without files, studies without conditions.
+
+    Exit code 0: all is well, or was repaired; 1: it is not.
     """
     from study.search.doctor import examine
     from study.search.storage import printable
-    from study.search.studies import load_studies
 
     left = 0
-    findings = list(examine(load_studies(storage)))
+    findings = list(examine(storage))
     for finding in findings:
         if finding.repair is None:
             click.echo(f"{finding.what}; you: {finding.remedy}")

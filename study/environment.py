@@ -3,8 +3,8 @@
 import os
 from typing import Any
 
+from study.mpi import launched_by_mpi, mpi_library
 from study.provenance import code_state, machine, registered, versions
-from study.world import launched_by_mpi, mpi_library
 
 __all__ = ["environment_rows"]
 

@@ -13,9 +13,10 @@ import click
 from study.errors import TrialInterrupted
 from study.handover import await_trial, tell_ready
 from study.launch import launch
+from study.mpi import expect_ranks, mpi_world
 from study.options import hang_option, storage_option, study_argument
 from study.worker import evaluate, facts_of, finish, join, prepare
-from study.world import World, expect_ranks, mpi_world
+from study.world import World
 
 if TYPE_CHECKING:
     from study.search.session import Session
@@ -43,7 +44,7 @@ def run_job(
 
     def take() -> "Session":
         # Imported by rank 0 only: the other ranks need no database code.
-        from study.search.session import take_session
+        from study.search.joining import take_session
 
         session = take_session(storage, study)
         if number is not None:

@@ -14,8 +14,9 @@ import threadpoolctl
 
 from study.errors import JigsawError, TrialFailed, TrialInterrupted, UsageError
 from study.launchers import share
+from study.mpi import launched_by_mpi, mpi_world
 from study.processes import CORES, MARK, end_with_parent
-from study.world import World, launched_by_mpi, mpi_world
+from study.world import World
 
 __all__ = ["launch", "run", "shadowed", "share_cores"]
 

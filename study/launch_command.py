@@ -11,12 +11,12 @@ import click
 from study.errors import UsageError
 from study.keeping import keeping_options
 from study.launchers import Place, share
+from study.mpi import launched_by_mpi
 from study.options import FiniteRange, storage_option, study_argument
 from study.slurm import Slurm, launch_name, restarted
 from study.snapshots import Keeping
 from study.supervisor import Launch, supervise
 from study.trial import Ending
-from study.world import launched_by_mpi
 
 __all__ = ["launch", "places"]
 

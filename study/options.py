@@ -48,8 +48,8 @@ def _warn(context: click.Context, parameter: click.Parameter, value: str) -> str
     if context.get_parameter_source(str(parameter.name)) is not ParameterSource.COMMANDLINE:
         return value
     # The command line itself starts without what knows databases.
+    from study.mpi import mpi_world
     from study.urls import holds_password
-    from study.world import mpi_world
 
     if holds_password(value) and mpi_world().rank == 0:
         click.echo(

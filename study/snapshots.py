@@ -23,7 +23,8 @@ from study.provenance import versions
 from study.world import World
 
 __all__ = [
-    "Keeper", "Keeping", "Snapshot", "State", "discard", "gather", "newest", "read_snapshot",
+    "Keeper", "Keeping", "Origin", "Snapshot", "State", "discard", "gather", "newest", "origin_of", "read_snapshot",
+    "size_of",
 ]  # fmt: skip
 
 _FORMAT: Final = 1
@@ -33,6 +34,21 @@ _SHARE: Final = 50
 _DRAWS: Final = "random"
 
 Note = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Whose snapshots are: a trial's that some database knows.
+
+    Attributes:
+        database: where that is, as `study.urls.place_of` writes it.
+        study: the study.
+        trial: the trial's number.
+    """
+
+    database: str
+    study: str
+    trial: int
 
 
 @dataclass(frozen=True)
@@ -198,10 +214,32 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 
+def size_of(place: Path) -> int:
+    """Return the bytes of a trial's snapshots, whole ones and parts of them."""
+    size = 0
+    for path in _contents(place):
+        with suppress(FileNotFoundError):  # its trial deletes older ones
+            size += path.stat().st_size
+    return size
+
+
+def origin_of(place: Path) -> Origin | None:
+    """Return whose snapshots lie in a folder, as the newest that is whole says; None: none does."""
+    for path in _files(place):
+        with suppress(DataError):
+            found = read_snapshot(path).made.get("of")
+            return None if found is None else Origin(**found)
+    return None
+
+
+def _contents(place: Path) -> list[Path]:
+    return [*_files(place), *place.glob(".*.part")]
+
+
 def discard(place: Path) -> None:
     """Delete a trial's snapshots, whole ones and parts of them, and their folder when nothing else is in it."""
     with suppress(OSError):
-        for path in (*_files(place), *place.glob(".*.part")):
+        for path in _contents(place):
             path.unlink()
         place.rmdir()
 
@@ -215,15 +253,22 @@ class Keeper:
         wanted: what has to agree with whoever goes on, by name, as JSON values.
         note: told {"snapshot": {iteration, bytes, file}} of each, or {"snapshot failure": ..} of the first that
             cannot be written.
+        origin: whose they are; None: of no study.
     """
 
     def __init__(
-        self, place: Path, keeping: Keeping, wanted: Mapping[str, Any], note: Note | None = None
+        self,
+        place: Path,
+        keeping: Keeping,
+        wanted: Mapping[str, Any],
+        note: Note | None = None,
+        origin: Origin | None = None,
     ) -> None:
         self.place = place
         self._keeping = keeping
         self._wanted = wanted
         self._note = note or (lambda facts: None)
+        self._origin = {} if origin is None else {"of": asdict(origin)}
         self._written = time.monotonic()
         self._cost = 0.0
         self._failed = False
@@ -243,7 +288,13 @@ class Keeper:
             arrays: of `gather`.
         """
         began = time.monotonic()
-        whole = {"format": _FORMAT, "for": self._wanted, "versions": versions(), **made}
+        whole = {
+            "format": _FORMAT,
+            "for": self._wanted,
+            "versions": versions(),
+            **self._origin,
+            **made,
+        }
         manifest = np.frombuffer(json.dumps(whole).encode(), np.uint8)
         path = self.place / f"{made['iteration']:09}.npz"
         try:

@@ -107,7 +107,8 @@ def supervise(
         UsageError: the study cannot be worked on, or the database stays away.
         TrialInterrupted: a signal asked to stop; every trial is settled, and interrupted ones are queued again.
     """
-    from study.search.session import Session, open_session
+    from study.search.joining import open_session
+    from study.search.session import Session
 
     first = open_session(launch.storage, launch.study, {}, launch.keeping)
     with TemporaryDirectory(prefix="jigsaw-", dir=launch.folder) as folder, _stop_signals() as stop:

@@ -8,7 +8,7 @@ from sqlalchemy.exc import ArgumentError
 
 from study.errors import UsageError
 
-__all__ = ["holds_password", "resolve_url", "without_password"]
+__all__ = ["holds_password", "place_of", "resolve_url", "without_password"]
 
 # Drivers take these in the query of a URL too, where SQLAlchemy would show them.
 _SECRETS = ("password", "passwd", "passfile", "sslpassword")
@@ -56,3 +56,15 @@ def without_password(url: URL) -> str:
     """Return the URL with stars where it has a password."""
     secrets = {name: "***" for name in url.query if name in _SECRETS}
     return url.update_query_dict(secrets).render_as_string(hide_password=True)
+
+
+def place_of(url: URL) -> str:
+    """Return where a database is: the same for every user, password and driver it is reached with."""
+    database = url.database
+    if url.get_backend_name() == "sqlite" and database:
+        database = str(Path(database).resolve())
+    told = {name: value for name, value in url.query.items() if name not in _SECRETS}
+    place = URL.create(
+        url.get_backend_name(), host=url.host, port=url.port, database=database, query=told
+    )
+    return place.render_as_string()

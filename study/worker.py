@@ -247,7 +247,7 @@ def record_with(session: "Session | None", progress: Progress | None = None) -> 
 
 def _open(plan: Plan) -> "Session":
     # Imported by rank 0 only: the other ranks need no database code.
-    from study.search.session import open_session
+    from study.search.joining import open_session
 
     return open_session(plan.storage, plan.study, plan.wanted, plan.keeping)
 

@@ -22,12 +22,10 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from study.beats import beat_writer
+from study.communicator import GuardedComm
 from study.errors import TrialFailed, TrialInterrupted, UsageError
 
-__all__ = [
-    "RANKS", "GuardedComm", "World", "expect_ranks", "launched_by_mpi", "mpi_library", "mpi_world",
-]  # fmt: skip
+__all__ = ["World"]
 
 T = TypeVar("T")
 # Floats that ride along with a status word: sums over 512 channels of two kinds, and a count.
@@ -37,65 +35,6 @@ _NOTHING = np.empty(0)
 _SAME_SECONDS = 1.0
 # A rank's traceback, and what it says to the user if that is all there is to say.
 _Failure = tuple[str, str | None]
-
-# How many ranks whoever starts a job has asked for.
-RANKS = "JIGSAW_RANKS"
-# Set by Hydra (MPICH, Intel MPI), Slurm's PMI2 and PMIx, and Open MPI for every rank they start.
-_LAUNCHERS = ("PMI_RANK", "PMI_FD", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
-
-_COLLECTIVES = frozenset(
-    ("allgather", "Allgather", "Allgatherv", "allreduce", "Allreduce", "alltoall", "Alltoall",
-     "Alltoallv", "barrier", "Barrier", "bcast", "Bcast", "gather", "Gather", "Gatherv", "reduce",
-     "Reduce", "Reduce_scatter", "scan", "Scan", "scatter", "Scatter", "Scatterv")
-)  # fmt: skip
-_POINT_TO_POINT = frozenset(
-    ("send", "Send", "ssend", "Ssend", "recv", "Recv", "isend", "Isend", "irecv", "Irecv",
-     "sendrecv", "Sendrecv")
-)  # fmt: skip
-
-
-def launched_by_mpi() -> bool:
-    """Whether an MPI launcher (`mpiexec`, `srun`) started this process."""
-    return any(name in os.environ for name in _LAUNCHERS)
-
-
-def expect_ranks(world: "World") -> None:
-    """See that the ranks of a job found each other: those of another MPI than their launcher's are alone each.
-
-    Raises:
-        UsageError: there are not as many as were started.
-    """
-    wanted = os.environ.get(RANKS)
-    if wanted is not None and int(wanted) != world.size:
-        raise UsageError(
-            f"the launcher started {wanted} ranks, and MPI ({mpi_library()}) joins {world.size} of them: they must "
-            "be of one kind; with Slurm say which: --slurm '--mpi=pmi2' or pmix (`srun --mpi=list` knows)"
-        )
-
-
-def mpi_library() -> str:
-    """Return the MPI library's own name and version, or why there is none."""
-    try:
-        from mpi4py import MPI
-    except (ImportError, RuntimeError) as error:
-        return f"none: {error}; install one with pip install 'jigsaw[mpich]'"
-    return str(MPI.Get_library_version()).strip("\0 \n").splitlines()[0].strip()
-
-
-def mpi_world(hang_timeout: float = 600.0) -> "World":
-    """Return the world of all ranks of this MPI job; one rank without MPI when none launched us.
-
-    Args:
-        hang_timeout: seconds a rank waits for the others before it ends the job; > 0.
-    """
-    if launched_by_mpi():
-        from mpi4py import MPI
-
-        world = World(MPI.COMM_WORLD, hang_timeout)
-    else:
-        world = World()
-    world.arriving = beat_writer(world.rank) or world.arriving
-    return world
 
 
 class World:
@@ -125,7 +64,7 @@ class World:
         self.arriving: Callable[[str], None] = lambda call: None
         self.progressed: Callable[[], None] = lambda: None
         self.before_abort: Callable[[str], None] = lambda reason: None
-        self.comm = None if comm is None else GuardedComm(comm, self)
+        self.comm = None if comm is None else GuardedComm(comm, self.check)
 
     @property
     def local(self) -> tuple[int, int]:
@@ -318,35 +257,3 @@ class World:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-
-
-class GuardedComm:
-    """An mpi4py communicator whose collectives exchange a status word with the whole world first.
-
-    Sub-communicators from `Split` stay guarded by the world they came from, so a failure in one group
-    reaches the others: every rank must make the same sequence of calls, whatever its group.
-    """
-
-    def __init__(self, comm: Any, world: World) -> None:
-        self._comm = comm
-        self._world = world
-
-    def __getattr__(self, name: str) -> Any:
-        if name in _POINT_TO_POINT:
-            raise NotImplementedError(
-                f"{name}: a point-to-point message cannot be guarded against a peer that raised; use a collective"
-            )
-        attribute = getattr(self._comm, name)
-        return self._guarded(name, attribute) if name in _COLLECTIVES else attribute
-
-    def _guarded(self, name: str, collective: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            self._world.check(name)
-            return collective(*args, **kwargs)
-
-        return call
-
-    def Split(self, color: int = 0, key: int = 0) -> "GuardedComm":  # noqa: N802  mpi4py's name
-        """Return this rank's group, guarded by the same world."""
-        self._world.check("Split")
-        return GuardedComm(self._comm.Split(color, key), self._world)

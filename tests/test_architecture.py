@@ -54,7 +54,7 @@ def test_a_breach_is_found(tmp_path: Path, module: str, line: str, broken: str) 
         ("objectives.attack", "optuna sqlalchemy mpi4py pandas scipy.stats skimage sklearn torch"),
         ("study.commands", "optuna sqlalchemy chainer chainermn mpi4py"),
         ("study.__main__", "optuna sqlalchemy chainer chainermn mpi4py"),
-        ("study.search.session", "chainer chainermn mpi4py"),
+        ("study.search.joining", "chainer chainermn mpi4py"),
         ("models", "mpi4py optuna sqlalchemy torch"),
         ("models.generators", "mpi4py optuna sqlalchemy torch"),
         ("dashboards.commands", "chainer chainermn mpi4py"),

@@ -7,7 +7,7 @@ that workers may go on meanwhile.
 import json
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -32,8 +32,11 @@ from study.errors import UsageError
 from study.evaluations import EVALUATIONS
 from study.mailbox import COMMANDS
 from study.search.incremental import storage_of
+from study.search.leftovers import Leftover, leftovers
 from study.search.liveness import fail_trial, heartbeat_ages, stale_trials
-from study.search.studies import conditions_of
+from study.search.storage import open_storage
+from study.search.studies import artifact_folder, conditions_of, load_studies
+from study.snapshots import discard
 
 __all__ = ["Finding", "examine"]
 
@@ -60,21 +63,23 @@ class Finding:
     repair: Callable[[], None] | None = None
 
 
-def examine(studies: list[Study], now: datetime | None = None) -> Iterator[Finding]:
+def examine(url: str, now: datetime | None = None) -> Iterator[Finding]:
     """Yield what is wrong in a database.
 
     Args:
-        studies: all of its studies.
+        url: the database.
         now: this machine's time; None: read the clock.
     """
+    studies = load_studies(url)
     for study in studies:
         yield from _conditions(study)
         yield from _silent(study, now or datetime.now())
-    if studies:
-        engine = storage_of(studies[0]).engine
-        yield from _orphans(engine, {study.study_name for study in studies})
-        yield from _unanswered(engine)
-        yield from _artifacts(engine, studies)
+    # Also when all studies were deleted.
+    engine = (storage_of(studies[0]) if studies else open_storage(url)).engine
+    yield from _snapshots(engine, [artifact_folder(url), *_folders(studies)])
+    yield from _orphans(engine, {study.study_name for study in studies})
+    yield from _unanswered(engine)
+    yield from _artifacts(engine, studies)
 
 
 def _conditions(study: Study) -> Iterator[Finding]:
@@ -131,6 +136,30 @@ def _last_point(engine: Engine, trial: FrozenTrial) -> float:
     with engine.connect() as connection:
         query = select(func.max(CURVES.c.seconds)).where(CURVES.c.uid == uid)
         return float(connection.execute(query).scalar() or 0.0)
+
+
+def _snapshots(engine: Engine, artifacts: Iterable[Path]) -> Iterator[Finding]:
+    """Find snapshots that nobody goes on from."""
+    for found in leftovers(engine, {folder.with_name("snapshots") for folder in artifacts}):
+        if found.certain:
+            yield Finding(_told(found), "deletes them", partial(discard, found.place))
+        else:
+            remedy = f"delete them, unless another database goes on from them: rm -r {found.place}"
+            yield Finding(_told(found), remedy)
+
+
+def _told(found: Leftover) -> str:
+    they = f"{found.size:,} bytes of snapshots in {found.place}"
+    if found.over:
+        return f"{found.whose} is over, and left {they}"
+    whose = "no trial of this database" if found.whose is None else f"{found.whose}, which is gone"
+    return f"{they} are of {whose}"
+
+
+def _folders(studies: Iterable[Study]) -> set[Path]:
+    """Return where studies keep what their trials leave."""
+    named = [study.user_attrs.get("artifacts") for study in studies]
+    return {Path(folder) for folder in named if isinstance(folder, str)}
 
 
 def _orphans(engine: Engine, names: set[str]) -> Iterator[Finding]:
@@ -196,8 +225,7 @@ def _refuse(engine: Engine, numbers: list[int]) -> None:
 
 def _artifacts(engine: Engine, studies: list[Study]) -> Iterator[Finding]:
     """Find files without trials, and trials without files, in folders that are on this machine."""
-    remembered = {study.user_attrs.get("artifacts"): study for study in studies}
-    folders = [Path(f) for f in remembered if isinstance(f, str) and Path(f).is_dir()]
+    folders = [folder for folder in _folders(studies) if folder.is_dir()]
     held = {f: {p.name for p in f.iterdir() if _ARTIFACT.fullmatch(p.name)} for f in folders}
     wanted = _metas(engine)
     for folder, names in held.items():

@@ -7,8 +7,8 @@ from optuna.study import Study
 from sqlalchemy import Engine
 
 from study.curves import read_curves
+from study.search.incremental import engine_of
 from study.search.records import read_intermediate, read_trials
-from study.search.session import engine_of
 
 __all__ = ["curves_frame", "points_frame", "trials_frame"]
 

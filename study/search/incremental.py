@@ -40,8 +40,7 @@ from study.search.rows import (
     write_rows,
 )
 
-__all__ = ["IncrementalStorage", "storage_of"]
-
+__all__ = ["IncrementalStorage", "engine_of", "storage_of"]
 
 T = TypeVar("T")
 
@@ -312,3 +311,8 @@ def storage_of(study: Study) -> IncrementalStorage:
     if isinstance(storage, IncrementalStorage):
         return storage
     return IncrementalStorage(cast(_CachedStorage, storage)._backend)
+
+
+def engine_of(study: Study) -> Engine:
+    """Return the database that holds a study."""
+    return storage_of(study).engine

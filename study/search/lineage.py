@@ -28,10 +28,19 @@ from study.search.rows import (
     state_of,
     write_rows,
 )
-from study.snapshots import Keeper, Keeping, Snapshot, discard, newest
+from study.snapshots import Keeper, Keeping, Origin, Snapshot, discard, newest
 from study.trial import INTERRUPTED
+from study.urls import place_of
 
-__all__ = ["Attributes", "Hold", "end_short", "forget_snapshots", "settled", "successor"]
+__all__ = [
+    "Attributes",
+    "Hold",
+    "end_short",
+    "forget_snapshots",
+    "renumber",
+    "settled",
+    "successor",
+]
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,21 @@ def successor(trial: FrozenTrial, *, interrupted: bool) -> Attributes | None:
         "fixed_params": trial.params, "failed_trial": history[0], "retry_history": history
     }  # fmt: skip
     return Attributes(user, system)
+
+
+def renumber(trial: FrozenTrial, numbers: Mapping[int, int]) -> None:
+    """Name the attempts before a trial by other numbers; it is brought into another study, after them.
+
+    Args:
+        trial: the trial, which is changed; ours, or one that Optuna's own callback queued.
+        numbers: the others, by those that it knows; what is not among them is forgotten.
+    """
+    for given in (trial.user_attrs, trial.system_attrs):
+        for name in {"continues", "failed_trial"} & given.keys():
+            if (number := numbers.get(given.pop(name))) is not None:
+                given[name] = number
+    if history := trial.system_attrs.get("retry_history"):
+        trial.system_attrs["retry_history"] = [numbers[n] for n in history if n in numbers]
 
 
 def end_short(
@@ -172,11 +196,13 @@ class Hold:
 
     Attributes:
         storage: where the trial is.
+        study: the study's name.
         trial: the trial, as it began.
         wanted: what has to agree with the snapshot it goes on from, by name, as JSON values.
     """
 
     storage: IncrementalStorage
+    study: str
     trial: FrozenTrial
     wanted: Mapping[str, Any]
 
@@ -190,7 +216,8 @@ class Hold:
         keeping, place = _keeping(self.trial), _place(self.trial)
         if keeping is None or place is None:
             return None
-        return Keeper(place, keeping, self.wanted, self._note)
+        origin = Origin(place_of(self.storage.engine.url), self.study, self.trial.number)
+        return Keeper(place, keeping, self.wanted, self._note, origin)
 
     def resume(self, curves: CurveWriter, metric: str) -> Snapshot | None:
         """Return what an attempt goes on from, if there is anything, and let it have the reports until then."""

@@ -15,81 +15,26 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from study.conditions import Conditions, agree
+from study.conditions import Conditions
 from study.curves import CurveWriter
 from study.errors import UsageError
-from study.evaluations import forget_evaluations
 from study.mailbox import Mailbox
-from study.objective import Objective, digest, encode, load_objective
+from study.objective import Objective, digest, encode
 from study.provenance import provenance
+from study.search import liveness
 from study.search.artifacts import keep_files
 from study.search.cost import core_hours
-from study.search.growth import grow
 from study.search.incremental import storage_of
 from study.search.lineage import Hold, end_short, forget_snapshots, settled, successor
-from study.search.liveness import (
-    EVERY,
-    STALE_EVERY,
-    beat_heart,
-    fail_trial,
-    owner_lives,
-    settle_stale,
-)
-from study.search.studies import conditions_of, finished, load_study, remember
+from study.search.studies import finished
+from study.search.transfer import IMPORTED
 from study.snapshots import Keeper, Keeping
 from study.trial import INTERRUPTED, Ending, Job, Outcome
 
-__all__ = ["Session", "engine_of", "open_session", "take_session"]
+__all__ = ["Session"]
 
 _LOG_CHARACTERS = 2_000
 _TRACEBACK_CHARACTERS = 8000
-
-
-def open_session(
-    url: str, name: str, wanted: Mapping[str, Any], keeping: Keeping | None = None
-) -> "Session":
-    """Join a study as a worker.
-
-    Args:
-        url: the database.
-        name: the study.
-        wanted: conditions asked for on the command line, None where the study decides; a study of
-            plain Optuna takes them once and remembers.
-        keeping: how snapshots of its trials are kept; None: as by default.
-
-    Raises:
-        UsageError: no such study, or it was created with other conditions.
-    """
-    study = load_study(url, name)
-    conditions = conditions_of(study)
-    if conditions is None:
-        conditions = _adopt(study, url, wanted)
-    else:
-        agree(conditions, wanted, name)
-    objective = load_objective(conditions.objective, conditions.settings)
-    grow(study, objective)
-    settle_stale(study)
-    return Session(study, conditions, objective, keeping)
-
-
-def take_session(url: str, name: str) -> "Session":
-    """Join a study as a job of somebody who joined it before, and asked for the trial.
-
-    Raises:
-        UsageError: no such study, or it names no objective.
-    """
-    study = load_study(url, name, checked=True)
-    conditions = conditions_of(study)
-    if conditions is None:
-        raise UsageError(
-            f"study {name!r} names no objective; start its trials with `jigsaw launch`"
-        )
-    return Session(study, conditions, load_objective(conditions.objective, conditions.settings))
-
-
-def engine_of(study: Study) -> Any:
-    """Return the SQLAlchemy engine of the study's database."""
-    return storage_of(study).engine
 
 
 class Session:
@@ -155,7 +100,7 @@ class Session:
         with self.storage.stamped(stamp):
             trial = self._trial = self.study.ask()
         with self._failing("asking"):
-            beat_heart(self.storage.engine, trial._trial_id)
+            liveness.beat_heart(self.storage.engine, trial._trial_id)
             self._curves = CurveWriter(self.storage.engine, uid)
             self.mailbox = Mailbox(self.storage.engine, uid)
             spec = encode(self.objective, self.objective.suggest(trial))
@@ -194,7 +139,8 @@ class Session:
         if here is None:
             return job
         wanted = {"spec": job.digest, "ranks": here.get("ranks", 1), **self.objective.identity}
-        hold = Hold(self.storage, self.storage.get_trial(trial._trial_id), wanted)
+        begun = self.storage.get_trial(trial._trial_id)
+        hold = Hold(self.storage, self.study.study_name, begun, wanted)
         self.keeper = hold.keeper()
         resumed = hold.resume(curves, self.objective.metric)
         if resumed is not None and self.mailbox is not None:
@@ -210,11 +156,11 @@ class Session:
         Nothing is raised: the other ranks are on their way into a collective.
         """
         now = time.monotonic()
-        if self._trial is None or now - self._beaten < EVERY:
+        if self._trial is None or now - self._beaten < liveness.EVERY:
             return
         self._beaten = now
         with suppress(UsageError, SQLAlchemyError):
-            beat_heart(self.storage.engine, self._trial._trial_id, 0.0)
+            liveness.beat_heart(self.storage.engine, self._trial._trial_id, 0.0)
 
     def go_on(self, launch: str) -> list[str]:
         """Take the place of a launch that was ended: its running trials fail, and those that count are returned.
@@ -226,19 +172,21 @@ class Session:
             the states of its complete and pruned trials.
         """
         trials = self.study.get_trials(deepcopy=False)
-        mine = [trial for trial in trials if trial.user_attrs.get("launch") == launch]
+        # The launch of what was brought from another study worked on that one.
+        own = [trial for trial in trials if IMPORTED not in trial.user_attrs]
+        mine = [trial for trial in own if trial.user_attrs.get("launch") == launch]
         for trial in mine:
-            if trial.state == TrialState.RUNNING and not owner_lives(trial):
-                fail_trial(self.study, trial, "its launch was ended, and started again")
+            if trial.state == TrialState.RUNNING and not liveness.owner_lives(trial):
+                liveness.fail_trial(self.study, trial, "its launch was ended, and started again")
         counted = (TrialState.COMPLETE, TrialState.PRUNED)
         return [trial.state.name.lower() for trial in mine if trial.state in counted]
 
     def settle_stale(self) -> None:
         """Fail the study's trials whose processes are no more, if that was not seen to lately."""
         now = time.monotonic()
-        if now - self._settled >= STALE_EVERY:
+        if now - self._settled >= liveness.STALE_EVERY:
             self._settled = now
-            settle_stale(self.study)
+            liveness.settle_stale(self.study)
 
     def settle(self, reason: str, tail: str = "", *, again: bool = False) -> Ending:
         """Return how the trial ended whose job is over; one that nobody ended fails.
@@ -359,18 +307,6 @@ class Session:
         if self.mailbox:
             self.mailbox.close()
         forget_snapshots(trial)
-
-
-def _adopt(study: Study, url: str, wanted: Mapping[str, Any]) -> Conditions:
-    if wanted.get("objective") is None:
-        raise UsageError(
-            f"study {study.study_name!r} was made by plain Optuna and names no objective; say it once: "
-            "--objective package.module:Name or path/to/file.py:Name"
-        )
-    conditions = Conditions(**{key: value for key, value in wanted.items() if value is not None})
-    objective = load_objective(conditions.objective, conditions.settings)
-    forget_evaluations(engine_of(study), study.study_name)
-    return remember(study, conditions, objective, url)
 
 
 def _ending(trial: FrozenTrial) -> Ending:

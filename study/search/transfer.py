@@ -21,13 +21,15 @@ from study.errors import UsageError
 from study.evaluations import copy_evaluations
 from study.objective import Objective, load_objective
 from study.search.growth import regrown
-from study.search.incremental import storage_of
+from study.search.incremental import engine_of, storage_of
+from study.search.lineage import renumber
 from study.search.studies import conditions_of, create_study, load_study, study_names
 from study.space import walk
 
-__all__ = ["Imported", "begin_import", "import_trials"]
+__all__ = ["IMPORTED", "Imported", "begin_import", "import_trials"]
 
-_MARK = "imported"
+# The attribute that names where a trial or a study came from.
+IMPORTED = "imported"
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 # What decides whether trials of two studies compare.
 _COMPARED = ("objective", "settings", "fixed")
@@ -41,11 +43,13 @@ class Imported:
         trials: brought over now.
         known: passed over: they were there.
         absent: files that trials left and that are not on this machine.
+        waiting: trials that were cut short and wait to go on, which they can only where they were.
     """
 
     trials: int = 0
     known: int = 0
     absent: int = 0
+    waiting: int = 0
 
 
 def begin_import(old: Study, url: str, name: str, wanted: Mapping[str, Any]) -> Study:
@@ -75,7 +79,7 @@ def begin_import(old: Study, url: str, name: str, wanted: Mapping[str, Any]) -> 
     _check_direction(old, objective)
     if _exists(url, name):
         return _continued(load_study(url, name), old)
-    mark = {_MARK: f"from {old.study_name}"}
+    mark = {IMPORTED: f"from {old.study_name}"}
     return create_study(url, name, conditions, objective, marks=mark, first=False)
 
 
@@ -89,34 +93,49 @@ def import_trials(old: Study, new: Study) -> Imported:
     Raises:
         UsageError: a trial used a choice that the objective no longer offers.
     """
-    there = {_name(new, t) for t in new.get_trials(deepcopy=False)}
+    there = {_name(new, t): t.number for t in new.get_trials(deepcopy=False)}
+    theirs = old.get_trials(deepcopy=False)
+    numbers = {t.number: there[name] for t in theirs if (name := _name(old, t)) in there}
     offered = _choices(new)
-    done = Imported()
-    for trial in old.get_trials(deepcopy=False, states=_FINISHED):
-        if _name(old, trial) in there:
+    done = Imported(waiting=sum(map(_waits, theirs)))
+    for trial in theirs:
+        if trial.state not in _FINISHED:
+            continue
+        if trial.number in numbers:
             done = replace(done, known=done.known + 1)
             continue
-        absent = _bring(old, new, trial, offered)
+        numbers[trial.number], absent = _bring(old, new, trial, offered, numbers)
         done = replace(done, trials=done.trials + 1, absent=done.absent + absent)
-    copy_evaluations(_engine(old), old.study_name, _engine(new), new.study_name)
+    copy_evaluations(engine_of(old), old.study_name, engine_of(new), new.study_name)
     return done
 
 
+def _waits(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.WAITING and "continues" in trial.user_attrs
+
+
 def _bring(
-    old: Study, new: Study, trial: FrozenTrial, offered: Mapping[str, tuple[Any, ...]]
-) -> int:
+    old: Study,
+    new: Study,
+    trial: FrozenTrial,
+    offered: Mapping[str, tuple[Any, ...]],
+    numbers: Mapping[int, int],
+) -> tuple[int, int]:
+    """Bring a trial; return its new number, and how many of its files are not on this machine."""
     absent = _copy_files(old, new, trial)
     if (uid := trial.user_attrs.get("uid")) is not None:
-        copy_curves(_engine(old), _engine(new), uid)
+        copy_curves(engine_of(old), engine_of(new), uid)
     template = regrown(trial, offered, old.study_name)
-    template.user_attrs = {**trial.user_attrs, _MARK: _name(old, trial)}
-    storage_of(new).create_new_trial(new._study_id, template)
-    return absent
+    renumber(template, numbers)
+    template.user_attrs[IMPORTED] = _name(old, trial)
+    storage = storage_of(new)
+    made = storage.create_new_trial(new._study_id, template)
+    return storage.get_trial_number_from_id(made), absent
 
 
 def _name(study: Study, trial: FrozenTrial) -> str:
     """Return what tells a trial from any other: its own name, which it keeps, or its place."""
-    known = trial.user_attrs.get(_MARK) or trial.user_attrs.get("uid")
+    known = trial.user_attrs.get(IMPORTED) or trial.user_attrs.get("uid")
     return str(known or f"{study.study_name}:{trial.number}")
 
 
@@ -165,7 +184,7 @@ def _check_direction(old: Study, objective: Objective) -> None:
 
 
 def _continued(new: Study, old: Study) -> Study:
-    if new.user_attrs.get(_MARK) != f"from {old.study_name}":
+    if new.user_attrs.get(IMPORTED) != f"from {old.study_name}":
         raise UsageError(
             f"study {new.study_name!r} already exists, and was not begun by an import from {old.study_name!r}"
         )
@@ -177,7 +196,3 @@ def _exists(url: str, name: str) -> bool:
         return name in study_names(url)
     except UsageError:  # no database yet
         return False
-
-
-def _engine(study: Study) -> Any:
-    return storage_of(study).engine

@@ -20,7 +20,7 @@ from dashboards.sources import open_sources
 from study.conditions import Conditions
 from study.evaluations import save_evaluations
 from study.objective import load_objective
-from study.search.session import engine_of
+from study.search.incremental import engine_of
 from study.search.storage import open_storage
 from study.search.studies import create_study, load_study
 from study.worker import Plan, run_worker

@@ -17,7 +17,8 @@ from dashboards import compare
 from dashboards.report import write_report
 from dashboards.rows import cell
 from study.curves import CurveWriter
-from study.search.session import engine_of, open_session
+from study.search.incremental import engine_of
+from study.search.joining import open_session
 from tests.dashboards_tests.browser import chromium, drawn, served, until
 from tests.dashboards_tests.conftest import EVIL, LINEAR, make_study
 from tests.dashboards_tests.test_site import query

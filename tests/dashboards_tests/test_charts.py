@@ -18,8 +18,8 @@ from dashboards.curves import smoothed, trial_curves
 from dashboards.importance import importance_shares, importances
 from dashboards.look import PALETTE, STATE_COLOURS, TEMPLATE, label
 from study.search.frames import curves_frame, trials_frame
+from study.search.incremental import engine_of
 from study.search.records import read_distributions
-from study.search.session import engine_of
 
 STATES = tuple(STATE_COLOURS)
 NO_TRIALS = pd.DataFrame(columns=["number", "state", "value", "datetime_start", "seconds"])

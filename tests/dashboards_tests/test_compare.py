@@ -21,7 +21,8 @@ from study.curves import CurveWriter
 from study.errors import UsageError
 from study.mailbox import Mailbox
 from study.search.frames import trials_frame
-from study.search.session import engine_of, open_session
+from study.search.incremental import engine_of
+from study.search.joining import open_session
 from study.search.trials import send
 from study.steering import Command
 from tests.dashboards_tests.conftest import LINEAR, make_study

@@ -14,7 +14,8 @@ from study.control import control
 from study.create import create
 from study.launch import run
 from study.mailbox import Mailbox, read_commands
-from study.search.session import Session, open_session
+from study.search.joining import open_session
+from study.search.session import Session
 from study.search.storage import open_storage
 from study.steering import Verb
 from study.trial import Outcome

@@ -17,7 +17,8 @@ from objectives.data import load
 from objectives.evaluation import error_rates, logits_of, score
 from objectives.measures import error_table
 from objectives.targets import load_targets
-from study.world import World, mpi_world
+from study.mpi import mpi_world
+from study.world import World
 
 # isort: split
 from models import weights

@@ -14,7 +14,8 @@ import numpy as np
 
 from objectives.attack import train_attack
 from study.errors import TrialFailed
-from study.world import World, mpi_world
+from study.mpi import mpi_world
+from study.world import World
 
 # isort: split
 import chainer

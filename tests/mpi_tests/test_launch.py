@@ -9,7 +9,7 @@ from tests.mpi_tests.jobs import finish, mpi, start
 COUNT = """
 import os
 from study.launch import share_cores
-from study.world import mpi_world
+from study.mpi import mpi_world
 import numpy, threadpoolctl
 share_cores(mpi_world())
 pools = {pool["num_threads"] for pool in threadpoolctl.threadpool_info()}
@@ -36,7 +36,7 @@ import sys
 import click
 from study.errors import JigsawError, UsageError
 from study.launch import launch
-from study.world import mpi_world
+from study.mpi import mpi_world
 
 @click.command()
 @click.argument("rank", type=int)

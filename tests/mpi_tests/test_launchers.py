@@ -17,7 +17,7 @@ from study.errors import UsageError
 from study.handover import SUPERVISOR, hand_over, is_ready, supervisor
 from study.launchers import Alone, InProcess, Launcher, Mpiexec, Place, Running
 from study.objective import load_objective
-from study.search.session import open_session
+from study.search.joining import open_session
 from study.search.studies import create_study, enqueue, load_study
 from tests.mpi_tests.jobs import processes_naming
 from tests.mpi_tests.test_faults import OBJECTIVE

@@ -41,7 +41,7 @@ def open_mpi(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_is_open_mpi(open_mpi: Path, tmp_path: Path) -> None:
     job = start(
-        2, "-c", "from study.world import mpi_library; print(mpi_library())",
+        2, "-c", "from study.mpi import mpi_library; print(mpi_library())",
         cwd=tmp_path, launcher=open_mpi, **MEANT,
     )  # fmt: skip
     assert finish(job, 60).out.count("Open MPI v5") == 2

@@ -14,7 +14,7 @@ from study.conditions import Conditions
 from study.errors import UsageError
 from study.evaluations import save_evaluations
 from study.objective import encode
-from study.search.session import engine_of
+from study.search.incremental import engine_of
 from study.search.studies import create_study, load_study
 
 NAME = "objectives.attack:AttackObjective"

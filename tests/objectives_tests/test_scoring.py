@@ -23,7 +23,7 @@ from study.conditions import Conditions
 from study.evaluations import read_evaluations
 from study.launch import run
 from study.objective import load_objective
-from study.search.session import engine_of
+from study.search.incremental import engine_of
 from study.search.studies import create_study, load_study
 from study.world import World
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from study.beats import FOLDER, Beat, Watch, beat_writer, read_beats
-from study.world import World, mpi_world
+from study.mpi import mpi_world
+from study.world import World
 
 
 def beats(*counts: int | None) -> list[Beat | None]:

@@ -9,7 +9,7 @@ import pytest
 from study.commands import jigsaw as verbs
 from study.launch import run
 from study.mailbox import Mailbox
-from study.search.session import open_session
+from study.search.joining import open_session
 from study.trial import Outcome
 from tests.study_tests.conftest import Jigsaw
 from tests.study_tests.tiny import HERE

@@ -11,7 +11,7 @@ from study.errors import UsageError
 from study.objective import Result, load_objective
 from study.search.artifacts import read_artifact
 from study.search.frames import curves_frame, trials_frame
-from study.search.session import open_session
+from study.search.joining import open_session
 from study.search.storage import open_storage
 from study.search.studies import create_study, load_study
 from study.search.summary import best_trials, summary, time_by_state

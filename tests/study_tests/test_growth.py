@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from study.errors import UsageError
 from study.search.growth import grow
-from study.search.session import open_session
+from study.search.joining import open_session
 from study.search.storage import open_storage
 from study.search.studies import load_study
 from tests.study_tests import tiny

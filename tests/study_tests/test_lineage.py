@@ -9,11 +9,12 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
 from study.search import liveness
+from study.search.joining import open_session
 from study.search.lineage import end_short, successor
-from study.search.session import Session, open_session
+from study.search.session import Session
 from study.search.studies import load_study
 from study.search.trials import commands_of, send
-from study.snapshots import Keeping, gather
+from study.snapshots import Keeper, Keeping, gather
 from study.steering import Command
 from study.trial import Ending, Job, Outcome
 from study.world import World
@@ -38,10 +39,14 @@ def begun(session: Session) -> Job:
 
 def keep(session: Session, iteration: int = 7) -> None:
     """Let the running trial leave a snapshot."""
+    assert session.keeper is not None
+    write_snapshot(session.keeper, iteration)
+
+
+def write_snapshot(keeper: Keeper, iteration: int = 7) -> None:
     facts, arrays = gather(World(), state())
     made = {"iteration": iteration, "facts": facts, "reports": REPORTS, "seconds": 5.0}
-    assert session.keeper is not None
-    assert session.keeper.write(made, arrays)[0]
+    assert keeper.write(made, arrays)[0]
 
 
 def kept(opened: Callable[[], Session]) -> Session:

@@ -20,8 +20,8 @@ from study.errors import UsageError
 from study.search import liveness as module
 from study.search import session as sessions
 from study.search.incremental import storage_of
+from study.search.joining import open_session
 from study.search.liveness import EVERY, beat_heart, settle_stale
-from study.search.session import open_session
 from study.search.studies import load_study
 
 HERE = socket.gethostname()

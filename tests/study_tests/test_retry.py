@@ -16,7 +16,7 @@ from study.objective import Result
 from study.retry import run
 from study.search import incremental
 from study.search.frames import curves_frame
-from study.search.session import open_session
+from study.search.joining import open_session
 from study.search.studies import load_study
 from study.trial import Outcome
 

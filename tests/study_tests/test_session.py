@@ -14,7 +14,8 @@ from study.objective import Result, digest, load_objective
 from study.search import session as module
 from study.search.artifacts import read_artifact
 from study.search.frames import curves_frame
-from study.search.session import Session, open_session, take_session
+from study.search.joining import open_session, take_session
+from study.search.session import Session
 from study.search.studies import load_study
 from study.snapshots import Keeping
 from study.trial import Ending, Outcome

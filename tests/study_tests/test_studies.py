@@ -12,8 +12,9 @@ from study.conditions import Conditions
 from study.errors import UsageError
 from study.evaluations import read_evaluations, save_evaluations
 from study.objective import load_objective
+from study.search.incremental import engine_of
+from study.search.joining import open_session
 from study.search.samplers import build_sampler
-from study.search.session import engine_of, open_session
 from study.search.storage import open_storage
 from study.search.studies import (
     artifact_folder,

@@ -18,10 +18,10 @@ from study.exits import blameless, explain_exit
 from study.launch_command import launch as verb
 from study.launch_command import places
 from study.launchers import InProcess, share
+from study.mpi import RANKS
 from study.search.frames import curves_frame, trials_frame
 from study.search.studies import enqueue, load_study
 from study.supervisor import Launch, supervise
-from study.world import RANKS
 from tests.study_tests import tiny
 
 

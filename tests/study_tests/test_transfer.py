@@ -8,19 +8,23 @@ import optuna
 import pandas as pd
 import pytest
 from optuna.study import Study
+from optuna.trial import create_trial
 
 from study.conditions import Conditions
 from study.errors import UsageError
 from study.evaluations import read_evaluations, save_evaluations
 from study.objective import Result, load_objective
 from study.search.artifacts import read_artifact
+from study.search.cost import hours_by_state
 from study.search.frames import curves_frame, trials_frame
-from study.search.incremental import IncrementalStorage
-from study.search.session import engine_of, open_session
+from study.search.incremental import IncrementalStorage, engine_of
+from study.search.joining import open_session
+from study.search.session import Session
 from study.search.studies import conditions_of, create_study, load_study
 from study.search.transfer import Imported, begin_import, import_trials
 from study.trial import Outcome
 from tests.study_tests.conftest import Jigsaw
+from tests.study_tests.test_lineage import write_snapshot
 from tests.study_tests.tiny import HERE, Tiny
 
 TINY = f"{HERE}:Tiny"
@@ -229,3 +233,102 @@ def test_plain_optuna_says_which_objective_it_is_of(jigsaw: Jigsaw) -> None:
         assert code == 0
         assert known in err
     assert len(load_study("sqlite:///jigsaw.db", "new").trials) == 2
+
+
+@pytest.fixture
+def continued(tmp_path: Path) -> Study:
+    """A study whose trial 1 was cut short and went on as 2, and as 4, which waits; 3 still runs."""
+    url = f"sqlite:///{tmp_path}/laptop/old.db"
+    create_study(url, "old", Conditions(objective=TINY), load_objective(TINY, {}))
+    session = open_session(url, "old", {})
+    session.ask({"ranks": 1})
+    session.finish(Outcome("complete", Result(0.5), cost={"cpu_seconds": 3600.0}))
+    begin_and_keep(session)
+    session.settle("interrupted", again=True)
+    begin_and_keep(session)
+    open_session(url, "old", {}).ask({"ranks": 1})
+    session.settle("killed")
+    return load_study(url, "old")
+
+
+def begin_and_keep(session: Session) -> None:
+    session.ask({"ranks": 1, "launch": "slurm 7"})
+    session.record(1, 0.25, {"loss": 1.0})
+    assert session.keeper is not None
+    write_snapshot(session.keeper)
+
+
+def attempts(study: Study) -> dict[int, tuple[Any, ...]]:
+    """By number: after which trial, as which attempt, and what Optuna's own readers see of that."""
+    return {
+        t.number: (
+            t.user_attrs["continues"], t.user_attrs["attempt"],
+            t.system_attrs["failed_trial"], t.system_attrs["retry_history"],
+        )
+        for t in study.trials
+        if "continues" in t.user_attrs
+    }  # fmt: skip
+
+
+def hours(study: Study) -> Any:
+    ended = [t for t in study.trials if t.state.is_finished()]
+    return hours_by_state(ended)
+
+
+def test_attempts_are_named_by_the_numbers_they_have_here(continued: Study, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/new.db"
+    new = begin_import(continued, url, "new", {})
+    open_session(url, "new", {}).ask({})  # a worker is faster than the import
+    assert import_trials(continued, new) == Imported(trials=3, waiting=1)
+    states = [t.state.name for t in new.trials]
+    assert states == ["RUNNING", "COMPLETE", "FAIL", "FAIL"], "what waits, waits where it was"
+    assert attempts(new) == {3: (2, 2, 2, [2])}
+    assert hours(new) == hours(continued)
+    # What waited has gone on where it was, and ended.
+    session = open_session(str(engine_of(continued).url), "old", {})
+    assert session.ask({"ranks": 1}).resumed is not None
+    session.finish(Outcome("complete", Result(0.75)))
+    assert attempts(continued) == {2: (1, 2, 1, [1]), 4: (2, 3, 1, [1, 2])}
+    assert import_trials(continued, new) == Imported(trials=1, known=3)
+    assert attempts(new) == {3: (2, 2, 2, [2]), 4: (3, 3, 2, [2, 3])}
+    assert hours(new) == hours(continued)
+    theirs, ours = curves_frame(continued), curves_frame(new)
+    renumbered = theirs.assign(number=theirs["number"].map({0: 1, 1: 2, 2: 3, 4: 4}))
+    pd.testing.assert_frame_equal(renumbered, ours, check_dtype=False)
+    # And once more, elsewhere.
+    third = begin_import(new, f"sqlite:///{tmp_path}/third.db", "third", {})
+    assert import_trials(new, third) == Imported(trials=4)
+    assert attempts(third) == {2: (1, 2, 1, [1]), 3: (2, 3, 1, [1, 2])}
+
+
+def test_an_attempt_after_nothing_that_is_known(continued: Study, tmp_path: Path) -> None:
+    first = continued.trials[0]
+    stray = create_trial(
+        params=first.params, distributions=first.distributions, value=0.5,
+        user_attrs={"continues": 99, "attempt": 2}, system_attrs={"retry_history": [99, 0]},
+    )  # fmt: skip
+    continued.add_trial(stray)
+    new = begin_import(continued, f"sqlite:///{tmp_path}/new.db", "new", {})
+    assert import_trials(continued, new).trials == 4
+    brought = new.trials[-1]
+    assert "continues" not in brought.user_attrs
+    assert brought.system_attrs["retry_history"] == [0]
+
+
+def test_a_launch_counts_no_trial_that_was_brought(continued: Study, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/new.db"
+    session = open_session(str(engine_of(continued).url), "old", {})
+    session.ask({"launch": "slurm 7"})
+    session.finish(Outcome("complete", Result(0.75)))
+    assert session.go_on("slurm 7") == ["complete"]
+    import_trials(continued, begin_import(continued, url, "new", {}))
+    assert open_session(url, "new", {}).go_on("slurm 7") == []
+
+
+def test_the_verb_says_what_stays_behind(continued: Study, jigsaw: Jigsaw) -> None:
+    _, _, err = jigsaw("create", "new", "--from", "old@sqlite:///laptop/old.db")
+    assert err == (
+        "imported 3 trials from old; now: jigsaw worker new\n"
+        "1 trials of old wait to go on from where they were cut short: go on with jigsaw worker old, "
+        "and import once more\n"
+    )

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from study.errors import UsageError
 from study.search.storage import open_storage, printable
 from study.search.studies import artifact_folder
-from study.urls import resolve_url
+from study.urls import place_of, resolve_url
 from tests.study_tests.conftest import Jigsaw
 from tests.study_tests.tiny import HERE
 
@@ -86,3 +87,19 @@ def test_a_password_on_a_command_line_is_warned_of(
     assert code == 2
     assert err.startswith("warning: every user of this machine can read the password") == warned
     assert "pa55" not in err
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("sqlite:///a.db", "sqlite:///{here}/a.db"),
+        ("sqlite:///sub/../a.db", "sqlite:///{here}/a.db"),
+        ("postgresql+psycopg://u:pa55@h:5432/db?host=/run&password=x", "postgresql://h:5432/db?host=%2Frun"),
+        ("mysql+pymysql://other@h/db", "mysql://h/db"),
+    ],
+)  # fmt: skip
+def test_a_database_is_where_it_is_whoever_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert place_of(make_url(url)) == place.format(here=tmp_path)
