@@ -8,7 +8,7 @@ than 1,000.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,14 @@ import pandas as pd
 
 from benchmarks.attack_baseline import MI_FGSM, tuned
 from benchmarks.attack_classifiers import conditions, pretrained
+from benchmarks.attack_compared import (
+    Compared,
+    cells,
+    convergence,
+    effects,
+    specialists,
+    tuning,
+)
 from benchmarks.attack_images import kept
 from benchmarks.claims import RESULTS, Claim, write
 from benchmarks.train_attack import COMPARED, FOLDER, absent, packages
@@ -27,7 +35,7 @@ from models.released import RELEASED
 from objectives.attack import AttackSettings
 from objectives.baselines import baseline, noop, random_sign
 from objectives.data import DataSet, Split, load
-from objectives.evaluation import Attack, network_attack, score
+from objectives.evaluation import Attack, error_rates, network_attack, score
 from objectives.files import largest_changes
 from objectives.measures import Answers, difference, error_table
 from objectives.protocol import relation, seen_by_baseline
@@ -90,6 +98,13 @@ class Bench:
         judges = {text: self.nets[text] for text in self.given.report}
         images = self.images
         return score(attacks, judges, images.images, images.labels, epsilons, World())
+
+    def tune_error(self, attack: Attack) -> float:
+        """Return the mean error of the tune classifiers at EPSILON, as trials are scored."""
+        judges = [self.nets[text] for text in self.given.tune]
+        shown = self.data.tune.evenly(self.given.tune_images)
+        found = error_rates(attack, judges, shown.images, shown.labels, [EPSILON], World())
+        return float(found.mean())
 
     def relations(self) -> dict[str, str]:
         """Say how each report classifier stands to those that ours and the baselines saw; all alike."""
@@ -229,31 +244,24 @@ def _violations(bench: Bench, attack: Attack) -> list[Claim]:
 
 
 def _compared(bench: Bench) -> list[Claim]:
-    """Mean error of every network that was trained to be compared, its seeds taken together."""
-    claims = []
+    """What the networks say that were trained to be compared, each part by itself."""
+    claims: list[Claim] = []
     for part in COMPARED:
-        found = {
-            name: network_attack(load_package(path)[0]) for name, path in packages(part).items()
-        }
-        if found:
-            table = error_table(bench.answers(found, dict.fromkeys(found, EPSILONS)))
-            claims += [_cell(part, name, rows) for name, rows in _cells(table)]
+        loaded = {name: load_package(path) for name, path in packages(part).items()}
+        if not loaded:
+            continue
+        attacks = {name: network_attack(network) for name, (network, _) in loaded.items()}
+        answers = bench.answers(attacks, dict.fromkeys(attacks, EPSILONS))
+        compared = Compared(part, answers, bench.given.report)
+        claims += [*_TOLD[part](compared), *cells(compared)]
+        if part == "seeds":
+            winners = [loaded[name][1].record["tune errors"] for name in compared.seeds("winner")]
+            noise = bench.tune_error(random_sign)
+            claims.append(convergence([errors[str(EPSILON)] for errors in winners], noise))
     return claims
 
 
-def _cells(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    alone = table[~table["attack"].str.contains("..", regex=False)]
-    cell = alone["attack"].str.replace(r"-\d+$", "", regex=True)
-    for (name, epsilon), rows in alone.groupby([cell, "epsilon"], sort=False):
-        yield f"{name}, eps {epsilon}", rows
-
-
-def _cell(part: str, name: str, rows: pd.DataFrame) -> Claim:
-    seeds = 100 * rows.groupby("attack")["error"].mean()
-    return Claim(
-        f"{part}, {name}: mean error over the report set", float(seeds.mean()), "%",
-        note=f"{len(seeds)} seeds, {seeds.min():.1f} .. {seeds.max():.1f}",
-    )  # fmt: skip
+_TOLD = {"factorial": effects, "specialists": specialists, "seeds": tuning}
 
 
 def _made_by(best: str | None) -> dict[str, object]:

@@ -9,10 +9,11 @@
 
     make train-attack PARTS="release factorial"
 
-Networks that are compared train for equal processor time: the images that this makes are measured before
-the first seed of each, and written down. Everything lands in runs/attack (QUICK=1: minutes, in
-runs/attack-quick); what is there is not trained again, and what was stopped goes on: Ctrl-C costs nothing, a
-crash five minutes. The raw numbers are gathered in results/attack_training.csv, beside the other results.
+Networks that are compared train for equal processor time, 600 seconds or `SECONDS=60`: the images that this
+makes are measured before the first seed of each, and written down. Everything lands in runs/attack (QUICK=1:
+minutes, in runs/attack-quick); what is there is not trained again, and what was stopped goes on: Ctrl-C costs
+nothing, a crash five minutes. The raw numbers are gathered in results/attack_training.csv, beside the other
+results.
 """
 
 import json
@@ -49,7 +50,8 @@ __all__ = ["CANDIDATES", "COMPARED", "FOLDER", "PARTS", "RECIPE", "absent", "pac
 QUICK = bool(os.environ.get("QUICK"))
 FOLDER = Path("runs/attack-quick" if QUICK else "runs/attack")
 # Images the released network sees, trials of each study, and what a trial and a compared network may cost.
-RELEASE, TRIALS, TRIAL, SECONDS = (128, 2, 64, 1) if QUICK else (200_000, 20, 8_192, 600)
+RELEASE, TRIALS, TRIAL = (128, 2, 64) if QUICK else (200_000, 20, 8_192)
+SECONDS = int(os.environ.get("SECONDS") or (1 if QUICK else 600))
 RECIPE: Mapping[str, Any] = {
     "epsilon.mode": "film", "epsilon.sampling": "small",
     "arch.name": "resnet", "arch.width": 16, "arch.downs": 2, "arch.blocks": 4, "arch.norm": "batch",
@@ -246,7 +248,7 @@ def _train(cell: Cell, seed: int) -> None:
         # Names of hosts are nobody's business.
         "machine": {"processor": processor(), "cores": os.cpu_count()},
         "classifiers": objective.identity["classifiers"],
-        "command": f"{'QUICK=1 ' if QUICK else ''}make train-attack PARTS={cell.part}",
+        "command": f"{_given_outside()}make train-attack PARTS={cell.part}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "seconds": round(seconds),
         "processor seconds": round(processor_seconds),
@@ -255,6 +257,11 @@ def _train(cell: Cell, seed: int) -> None:
     save_package(place, again.network, record)
     _clock(place).unlink()
     discard(kept)
+
+
+def _given_outside() -> str:
+    names = [name for name in ("QUICK", "SECONDS") if os.environ.get(name)]
+    return "".join(f"{name}={os.environ[name]} " for name in names)
 
 
 def _clocks() -> tuple[float, float]:
