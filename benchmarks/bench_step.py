@@ -119,7 +119,8 @@ def _scaling_claims() -> list[Claim]:
 
 
 def _claims_of(norm: str, found: Mapping[str, Any]) -> list[Claim]:
-    one, two, traffic = found["one"], found["two"], Traffic(tuple(found["sizes"]))
+    one, apart, two = found["one"], found["apart"], found["two"]
+    traffic = Traffic(tuple(found["sizes"]))
     here = _fit(found["bare"])
     predicted = one + traffic.seconds(here, 2)
     far = traffic.seconds(ETHERNET, RANKS)
@@ -128,6 +129,8 @@ def _claims_of(norm: str, found: Mapping[str, Any]) -> list[Claim]:
     return [
         Claim(f"weak scaling, 2 ranks, {norm} normalisation", one / two, "of one rank", 0.95,
               "larger", note=f"{1e3 * one:.1f} ms alone, {1e3 * two:.1f} ms together; {what}"),
+        Claim(f"two ranks that exchange nothing, {norm} normalisation", one / apart, "of one rank",
+              note=f"{1e3 * apart:.1f} ms each: the cores share a machine; together {apart / two:.3f} of that"),
         Claim(f"model's error at 2 ranks, {norm} normalisation", abs(predicted / two - 1), "of the step",
               0.10, note=f"alpha {1e6 * here.alpha:.1f} us, beta {here.beta / 1e9:.2f} GB/s fitted to bare Allreduces"),
         Claim(f"simulated: {RANKS} ranks on 10 GbE, {norm} normalisation, as built", one / (one + far),

@@ -76,7 +76,11 @@ class _Counted:
 
 
 def measure(provider: str, norm: str, rounds: int, batch: int) -> dict[str, Any]:
-    """Run on two ranks: one alone, both together, and bare Allreduces, in turn; on rank 0 the numbers."""
+    """Run on two ranks: one alone, both apart, both together, and bare Allreduces, in turn; on rank 0 the numbers.
+
+    Apart, each does what one does alone, at the same time, and nothing is exchanged: what two cores of one
+    machine take from each other, which no communicator gives back.
+    """
     from mpi4py import MPI
 
     from benchmarks.step import ours
@@ -87,17 +91,21 @@ def measure(provider: str, norm: str, rounds: int, batch: int) -> dict[str, Any]
     world = World(_Counted(comm, sizes))
     both = ours(provider, norm=norm, batch=batch * comm.size, world=world)
     one: list[float] = []
+    apart: list[float] = []
     two: list[float] = []
     for warm in range(rounds + 2):
         kept = warm >= 2
         if comm.rank == 0:
             one += [_seconds(alone)] * kept
         _meet(comm)
+        apart += [_seconds(alone)] * kept
+        _meet(comm)
         sizes.clear()
         two += [_seconds(both)] * kept
         _meet(comm)
     return {
-        "one": statistics.median(one or [math.nan]), "two": statistics.median(two),
+        "one": statistics.median(one or [math.nan]), "apart": statistics.median(apart),
+        "two": statistics.median(two),
         "sizes": list(sizes), "bare": _bare(comm),
     }  # fmt: skip
 
