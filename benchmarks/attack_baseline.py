@@ -7,7 +7,7 @@ import csv
 import os
 from pathlib import Path
 
-from benchmarks.attack_classifiers import conditions
+from benchmarks.attack_classifiers import SUFFIX, conditions
 from benchmarks.claims import RESULTS
 from objectives.baselines import baseline
 from objectives.data import load
@@ -20,12 +20,13 @@ __all__ = ["CANDIDATES", "CHOSEN", "MI_FGSM", "tune", "tuned"]
 QUICK = bool(os.environ.get("QUICK"))
 MI_FGSM = "mi-fgsm"
 CANDIDATES = (
-    MI_FGSM, "mi-fgsm:steps=20", "di-mi-fgsm", "di-mi-fgsm:steps=20", "di-ti-mi-fgsm:smoothing=3",
+    MI_FGSM, "mi-fgsm:steps=20", "mi-fgsm:steps=50", "mi-fgsm:step=0.25", "mi-fgsm:momentum=0.5",
+    "di-mi-fgsm", "di-mi-fgsm:steps=20", "di-mi-fgsm:steps=50", "di-ti-mi-fgsm:smoothing=3",
     "di-si-mi-fgsm:copies=3",
 )  # fmt: skip
-CHOSEN = RESULTS / "attack_baseline.csv"
+CHOSEN = RESULTS / f"attack_baseline{SUFFIX}.csv"
 EPSILON = 8
-IMAGES = 20 if QUICK else 100
+IMAGES = 20 if QUICK else 300
 
 
 def tune(path: Path) -> None:

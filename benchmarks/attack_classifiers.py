@@ -1,4 +1,6 @@
-"""The classifiers of the attack benchmark on CIFAR-10: the three disjoint sets of docs/protocol.md.
+"""The classifiers of the attack benchmark: the three disjoint sets of docs/protocol.md, on either data set.
+
+CIFAR-10, by default:
 
     train   resnet20, resnet32: pretrained on all of CIFAR-10
             vgg, plain, resnet8: trained here, of other families and depths
@@ -8,19 +10,54 @@
             mobilenet: trained here, of a family that nothing else is of
             mobilenet~fgsm-rs:8: the same family, trained against an adversary
 
-What is trained here sees the 9,000 train images of the data pack, as `objectives.classifier` does by
-default, 20 times each, and is kept in the classifier cache. Tune images are 500 of the other 1,000 training images;
-report images are the 2,000 test images.
+`DATASET=fashion_mnist`, where nothing comes pretrained:
+
+    train   resnet8, vgg, plain
+    tune    resnet8@1, plain@1
+    report  vgg@1, alone and behind the same defences; mobilenet and mobilenet~fgsm-rs:8
+
+What is trained here sees 180,000 of the train images of the data pack (CIFAR-10's 9,000 20 times each), as
+`objectives.classifier` does by default, and is kept in the classifier cache. Tune images are 500 of other
+training images; report images are test images.
 """
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from objectives.attack import AttackSettings
 from tests.conftest import DATA
 
-__all__ = ["conditions", "pretrained"]
+__all__ = ["DATASET", "SUFFIX", "conditions", "pretrained"]
+
+_FOLDER = os.path.relpath(DATA)
+_RESNET = {depth: f"npz:{_FOLDER}/weights/cifar10_resnet{depth}.npz" for depth in (20, 32, 56)}
+
+
+def _defended(text: str) -> tuple[str, ...]:
+    return text, *(f"{defence}+{text}" for defence in ("jpeg:50", "bits:3", "median:3"))
+
+
+_SETS: dict[str, dict[str, Any]] = {
+    "cifar10": {
+        "data": f"cifar10:{_FOLDER}/cifar10_small.npz",
+        "train": (_RESNET[20], _RESNET[32], "vgg", "plain", "resnet8"),
+        "tune": ("plain@1", "resnet8@1"),
+        "report": (*_defended(_RESNET[56]), "mobilenet", "mobilenet~fgsm-rs:8"),
+    },
+    "fashion_mnist": {
+        "data": f"fashion_mnist:{_FOLDER}/fashion_mnist.npz",
+        "train": ("resnet8", "vgg", "plain"),
+        "tune": ("resnet8@1", "plain@1"),
+        "report": (*_defended("vgg@1"), "mobilenet", "mobilenet~fgsm-rs:8"),
+    },
+}
+DATASET = os.environ.get("DATASET") or "cifar10"
+if DATASET not in _SETS:
+    sys.exit(f"DATASET is {DATASET!r}; allowed: {', '.join(_SETS)}")
+# What names of files and folders end in.
+SUFFIX = "" if DATASET == "cifar10" else f"_{DATASET}"
 
 
 def conditions(*, quick: bool, **changes: Any) -> AttackSettings:
@@ -30,22 +67,13 @@ def conditions(*, quick: bool, **changes: Any) -> AttackSettings:
         quick: train the classifiers that are trained here for seconds only, to see that it works.
         changes: settings that are to be others, such as the number of images.
     """
-    folder = os.path.relpath(DATA)
-    resnet = {depth: f"npz:{folder}/weights/cifar10_resnet{depth}.npz" for depth in (20, 32, 56)}
-    given = {
-        "data": f"cifar10:{folder}/cifar10_small.npz",
-        "train": (resnet[20], resnet[32], "vgg", "plain", "resnet8"),
-        "tune": ("plain@1", "resnet8@1"),
-        "report": (
-            resnet[56], f"jpeg:50+{resnet[56]}", f"bits:3+{resnet[56]}", f"median:3+{resnet[56]}",
-            "mobilenet", "mobilenet~fgsm-rs:8",
-        ),
+    seen = {
         "classifier_images": 2_000 if quick else 180_000,
         "tune_images": 50 if quick else 500,
-    }  # fmt: skip
-    return AttackSettings(**{**given, **changes})
+    }
+    return AttackSettings(**{**_SETS[DATASET], **seen, **changes})
 
 
 def pretrained(texts: Sequence[str]) -> list[str]:
-    """Return those that come with their weights; all, where none does."""
-    return [text for text in texts if text.startswith("npz:")] or list(texts)
+    """Return those that come with their weights."""
+    return [text for text in texts if text.startswith("npz:")]

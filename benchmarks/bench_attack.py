@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.attack_baseline import MI_FGSM, tuned
-from benchmarks.attack_classifiers import conditions, pretrained
+from benchmarks.attack_classifiers import DATASET, SUFFIX, conditions, pretrained
 from benchmarks.attack_compared import (
     Compared,
     cells,
@@ -48,9 +48,9 @@ QUICK = bool(os.environ.get("QUICK"))
 IMAGES = int(os.environ.get("IMAGES") or (40 if QUICK else 1000))
 CHECKED = 50 if QUICK else 1000
 EPSILONS = (8,) if QUICK else (4, 8, 12, 16)
-NAME = "attack_quick" if QUICK else "attack"
+NAME = f"attack{SUFFIX}{'_quick' if QUICK else ''}"
 ERRORS = f"{NAME}_errors.csv"
-OURS = "cifar10"
+OURS = DATASET
 _SETS = ("train", "tune", "report")
 # Baselines beside the two that ours is held against are shown at this budget alone.
 EPSILON, OTHERS = 8, ("fgsm", "mi-fgsm:steps=3")
@@ -65,7 +65,7 @@ class Bench:
 
     Attributes:
         given: the conditions.
-        data: CIFAR-10.
+        data: the images.
         nets: classifiers of all three sets by their text.
     """
 
@@ -118,7 +118,8 @@ def main() -> None:
     best = tuned()
     attacks: dict[str, Attack] = {"noop": noop, "random": random_sign}
     attacks |= {name: bench.kept(name) for name in (*OTHERS, MI_FGSM, *filter(None, [best]))}
-    attacks[FEWER] = bench.kept(MI_FGSM, *pretrained(bench.given.train))
+    if fewer := pretrained(bench.given.train):
+        attacks[FEWER] = bench.kept(MI_FGSM, *fewer)
     network = load_package(Path(OURS))[0] if OURS in RELEASED else None
     if network is not None:
         attacks[OURS] = network_attack(network)
@@ -136,7 +137,7 @@ def main() -> None:
             *_violations(bench, attacks[OURS]), *claims,
         ]  # fmt: skip
     claims += _compared(bench)
-    write(NAME, claims, _made_by(best))
+    write(NAME, claims, _made_by(best), "bench-attack")
 
 
 def load_bench(*names: str) -> Bench:
@@ -170,9 +171,11 @@ def _against(answers: Answers, bench: Bench, best: str | None) -> list[Claim]:
         f"{name}-family rows": [text for text, found in relations.items() if found == word]
         for name, word in (("same", "family"), ("cross", "cross"))
     }
+    told = {attack for attack, *_ in answers.adversarial}
+    others = [name for name in dict.fromkeys([MI_FGSM, best, FEWER]) if name in told]
     return [
         _difference(answers, other, epsilon, group, texts)
-        for other in dict.fromkeys([MI_FGSM, *filter(None, [best]), FEWER])
+        for other in others
         for group, texts in groups.items() if texts
         for epsilon in EPSILONS
     ]  # fmt: skip
@@ -268,7 +271,7 @@ def _made_by(best: str | None) -> dict[str, object]:
     given = conditions(quick=QUICK)
     return {
         "released network": OURS if OURS in RELEASED else "none",
-        "images": f"{IMAGES} of the CIFAR-10 test images (IMAGES={IMAGES})",
+        "images": f"{IMAGES} of the test images of {DATASET} (IMAGES={IMAGES})",
         **{f"{name} classifiers": ", ".join(map(_short, getattr(given, name))) for name in _SETS},
         "tuned baseline": best or "none",
         "not run, so not here": ", ".join(absent()) or "nothing",

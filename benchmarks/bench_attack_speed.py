@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.attack_baseline import MI_FGSM, tuned
+from benchmarks.attack_classifiers import SUFFIX
 from benchmarks.bench_attack import EPSILON, ERRORS, OURS, Bench, load_bench
 from benchmarks.claims import RESULTS, Claim, write
 from models.generators import AttackNetwork
@@ -25,7 +26,7 @@ from objectives.evaluation import Attack, network_attack
 __all__ = ["FRONTIER", "NAME", "main"]
 
 QUICK = bool(os.environ.get("QUICK"))
-NAME = "attack_speed_quick" if QUICK else "attack_speed"
+NAME = f"attack_speed{SUFFIX}{'_quick' if QUICK else ''}"
 ROUNDS, BATCH = (2, 40) if QUICK else (5, 40)
 FRONTIER = ("fgsm", "mi-fgsm:steps=3", MI_FGSM)
 MANY = 8
@@ -45,7 +46,7 @@ def main() -> None:
         "images": f"{BATCH} in one batch",
         "rounds": ROUNDS,
     }
-    write(NAME, claims, facts)
+    write(NAME, claims, facts, "bench-attack-speed")
 
 
 def in_turn(attacks: Mapping[str, Attack], images: np.ndarray) -> dict[str, list[float]]:

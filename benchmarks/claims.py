@@ -13,7 +13,7 @@ from typing import Literal
 from study.provenance import code_state, machine
 from study.tables import show
 
-__all__ = ["RESULTS", "Claim", "processor", "write"]
+__all__ = ["RESULTS", "Claim", "command", "processor", "write"]
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -99,7 +99,7 @@ def _head(target: str, made_by: Mapping[str, object]) -> list[str]:
     code = code_state()
     changed = " with changes" if code.get("diff") else ""
     facts = {
-        "command": f"{'QUICK=1 ' if os.environ.get('QUICK') else ''}make {target}",
+        "command": command(target),
         "machine": f"{processor()}, {here['cores']} cores, {here['system']}",
         "python": platform.python_version(),
         "commit": f"{code.get('commit', 'unknown')}{changed}",
@@ -108,6 +108,12 @@ def _head(target: str, made_by: Mapping[str, object]) -> list[str]:
         **made_by,
     }
     return [f"{name}: {value}" for name, value in facts.items()]
+
+
+def command(target: str) -> str:
+    """Return what to type for a target of make, with what this process was told in its environment."""
+    names = [name for name in ("QUICK", "DATASET", "IMAGES", "SECONDS") if os.environ.get(name)]
+    return " ".join([*(f"{name}={os.environ[name]}" for name in names), "make", target])
 
 
 def processor() -> str:

@@ -1,7 +1,7 @@
 """`make train-attack`: train what `make bench-attack` evaluates; one part, or all of them one after another.
 
     study         two studies of equal length: `attack` (TPE) and `attack-random`
-    release       the candidates for models/released/cifar10; the best on the tune set is released
+    release       the candidates for models/released; the best on the tune set is released
     baseline      what the network is compared with: see `benchmarks.attack_baseline`
     factorial     {several targets or one} x {13 budgets or one} x {hints or none}, 3 seeds each
     specialists   networks of one budget, 4, 8 and 16, beside the network of 13, 3 seeds each
@@ -13,7 +13,7 @@ Networks that are compared train for equal processor time, 600 seconds or `SECON
 makes are measured before the first seed of each, and written down. Everything lands in runs/attack (QUICK=1:
 minutes, in runs/attack-quick); what is there is not trained again, and what was stopped goes on: Ctrl-C costs
 nothing, a crash five minutes. The raw numbers are gathered in results/attack_training.csv, beside the other
-results.
+results. `DATASET=fashion_mnist` is the other data set, with files and folders of its own.
 """
 
 import json
@@ -33,8 +33,8 @@ from typing import Any
 import pandas as pd
 
 from benchmarks import attack_baseline
-from benchmarks.attack_classifiers import conditions
-from benchmarks.claims import RESULTS, processor
+from benchmarks.attack_classifiers import SUFFIX, conditions
+from benchmarks.claims import RESULTS, command, processor
 from models.package import load_package, save_package
 from objectives.attack import AttackObjective, AttackSettings, train_attack
 from objectives.hints import load_hint
@@ -48,7 +48,7 @@ from study.world import World
 __all__ = ["CANDIDATES", "COMPARED", "FOLDER", "PARTS", "RECIPE", "absent", "packages"]
 
 QUICK = bool(os.environ.get("QUICK"))
-FOLDER = Path("runs/attack-quick" if QUICK else "runs/attack")
+FOLDER = Path(f"runs/attack{SUFFIX}{'-quick' if QUICK else ''}")
 # Images the released network sees, trials of each study, and what a trial and a compared network may cost.
 RELEASE, TRIALS, TRIAL = (128, 2, 64) if QUICK else (200_000, 20, 8_192)
 SECONDS = int(os.environ.get("SECONDS") or (1 if QUICK else 600))
@@ -248,7 +248,7 @@ def _train(cell: Cell, seed: int) -> None:
         # Names of hosts are nobody's business.
         "machine": {"processor": processor(), "cores": os.cpu_count()},
         "classifiers": objective.identity["classifiers"],
-        "command": f"{_given_outside()}make train-attack PARTS={cell.part}",
+        "command": command(f"train-attack PARTS={cell.part}"),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "seconds": round(seconds),
         "processor seconds": round(processor_seconds),
@@ -257,11 +257,6 @@ def _train(cell: Cell, seed: int) -> None:
     save_package(place, again.network, record)
     _clock(place).unlink()
     discard(kept)
-
-
-def _given_outside() -> str:
-    names = [name for name in ("QUICK", "SECONDS") if os.environ.get(name)]
-    return "".join(f"{name}={os.environ[name]} " for name in names)
 
 
 def _clocks() -> tuple[float, float]:
@@ -290,7 +285,7 @@ def _gather() -> None:
     ]  # fmt: skip
     if rows:
         table = pd.DataFrame(rows)
-        path = FOLDER / "training.csv" if QUICK else RESULTS / "attack_training.csv"
+        path = FOLDER / "training.csv" if QUICK else RESULTS / f"attack_training{SUFFIX}.csv"
         table.to_csv(path, index=False)
         print(table.to_string(index=False))
 
@@ -324,8 +319,8 @@ def _jigsaw(*arguments: str) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     print(f"$ jigsaw {shlex.join(arguments)}", file=sys.stderr, flush=True)
     environment = {**os.environ, "OPTUNA_STORAGE": _storage()}
-    command = [sys.executable, "-m", "study", *arguments]
-    if subprocess.run(command, env=environment, check=False).returncode:
+    words = [sys.executable, "-m", "study", *arguments]
+    if subprocess.run(words, env=environment, check=False).returncode:
         raise JigsawError(
             f"stopped: jigsaw {shlex.join(arguments)} failed; go on with the same command"
         )
