@@ -1,6 +1,9 @@
 """The attack benchmark on digits: parts train once and go on, what is written is what was measured."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -78,7 +81,11 @@ def claims(workshop: Path, name: str = bench_attack.NAME) -> pd.DataFrame:
     return pd.read_csv(path, comment="#").set_index("claim")
 
 
-def test_the_sets_are_disjoint_and_report_is_as_the_protocol_asks() -> None:
+@pytest.mark.parametrize("dataset", ["cifar10", "fashion_mnist"])
+def test_the_sets_are_disjoint_and_report_is_as_the_protocol_asks(
+    monkeypatch, dataset: str
+) -> None:
+    monkeypatch.setattr(attack_classifiers, "DATASET", dataset)
     given = attack_classifiers.conditions(quick=False)
     check_disjoint({name: getattr(given, name) for name in ("train", "tune", "report")})
     assert {text.partition("+")[0] for text in given.report} >= {"jpeg:50", "bits:3", "median:3"}
@@ -86,6 +93,27 @@ def test_the_sets_are_disjoint_and_report_is_as_the_protocol_asks() -> None:
     assert not any("~" in text or "+" in text for text in (*given.train, *given.tune))
     assert attack_classifiers.conditions(quick=False, images=3).images == 3
     assert attack_classifiers.conditions(quick=True).classifier_images < given.classifier_images
+
+
+@pytest.mark.parametrize(
+    ("dataset", "code", "said"),
+    [
+        ("fashion_mnist", 0, "attack_fashion_mnist fashion_mnist:"),
+        ("", 0, "attack cifar10:"),
+        ("mnist", 1, "DATASET is 'mnist'; allowed: cifar10, fashion_mnist"),
+    ],
+)
+def test_the_data_set_is_chosen_from_outside(dataset: str, code: int, said: str) -> None:
+    script = """
+from benchmarks import bench_attack
+print(bench_attack.NAME, bench_attack.conditions(quick=True).data)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60,
+        env={**os.environ, "DATASET": dataset, "QUICK": ""},
+    )  # fmt: skip
+    assert done.returncode == code
+    assert (done.stdout or done.stderr).startswith(said)
 
 
 class TestTraining:
