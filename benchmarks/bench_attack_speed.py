@@ -44,7 +44,6 @@ def main() -> None:
         "released network": OURS,
         "images": f"{BATCH} in one batch",
         "rounds": ROUNDS,
-        "load at the end": f"{os.getloadavg()[0]:.1f} processes",
     }
     write(NAME, claims, facts)
 

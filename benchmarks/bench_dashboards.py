@@ -126,13 +126,11 @@ def main() -> None:
         claims = measure(1000, beside=True)
     else:
         claims = [*measure(5000, beside=True), *measure(50_000, beside=False)]
-    load = f"{os.getloadavg()[0]:.1f} processes waiting for the machine's cores"
     made_by = {
         "seeds": 0,
         "time": "processor time of the server",
         "database": "SQLite",
         "rounds": ROUNDS,
-        "load": load,
     }
     write("dashboards", claims, made_by)
 

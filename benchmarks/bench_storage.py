@@ -244,7 +244,7 @@ def main() -> None:
     write(
         "storage",
         claims,
-        {"seed": SEED, "rounds": ROUNDS, "load": f"{os.getloadavg()[0]:.0f} runnable processes"},
+        {"seed": SEED, "rounds": ROUNDS},
     )
 
 

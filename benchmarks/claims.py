@@ -104,6 +104,7 @@ def _head(target: str, made_by: Mapping[str, object]) -> list[str]:
         "python": platform.python_version(),
         "commit": f"{code.get('commit', 'unknown')}{changed}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "load at the end": f"{os.getloadavg()[0]:.1f} processes on these cores",
         **made_by,
     }
     return [f"{name}: {value}" for name, value in facts.items()]

@@ -1,7 +1,7 @@
 """`make train-attack`: train what `make bench-attack` evaluates; one part, or all of them one after another.
 
     study         two studies of equal length: `attack` (TPE) and `attack-random`
-    release       the network of models/released/cifar10, by RECIPE
+    release       the candidates for models/released/cifar10; the best on the tune set is released
     baseline      what the network is compared with: see `benchmarks.attack_baseline`
     factorial     {several targets or one} x {13 budgets or one} x {hints or none}, 3 seeds each
     specialists   networks of one budget, 4, 8 and 16, beside the network of 13, 3 seeds each
@@ -9,10 +9,11 @@
 
     make train-attack PARTS="release factorial"
 
-Networks that are compared train for equal processor time: the images that this makes are measured before
-the first seed of each, and written down. Everything lands in runs/attack (QUICK=1: minutes, in
-runs/attack-quick); what is there is not trained again, and what was stopped goes on: Ctrl-C costs nothing, a
-crash five minutes. The raw numbers are gathered in results/attack_training.csv, beside the other results.
+Networks that are compared train for equal processor time, 600 seconds or `SECONDS=60`: the images that this
+makes are measured before the first seed of each, and written down. Everything lands in runs/attack (QUICK=1:
+minutes, in runs/attack-quick); what is there is not trained again, and what was stopped goes on: Ctrl-C costs
+nothing, a crash five minutes. The raw numbers are gathered in results/attack_training.csv, beside the other
+results.
 """
 
 import json
@@ -44,19 +45,25 @@ from study.errors import JigsawError, TrialInterrupted, UsageError
 from study.snapshots import Keeping, discard
 from study.world import World
 
-__all__ = ["COMPARED", "FOLDER", "PARTS", "RECIPE", "absent", "packages"]
+__all__ = ["CANDIDATES", "COMPARED", "FOLDER", "PARTS", "RECIPE", "absent", "packages"]
 
 QUICK = bool(os.environ.get("QUICK"))
 FOLDER = Path("runs/attack-quick" if QUICK else "runs/attack")
 # Images the released network sees, trials of each study, and what a trial and a compared network may cost.
-RELEASE, TRIALS, TRIAL, SECONDS = (128, 2, 64, 1) if QUICK else (60_000, 20, 8_192, 600)
+RELEASE, TRIALS, TRIAL = (128, 2, 64) if QUICK else (200_000, 20, 8_192)
+SECONDS = int(os.environ.get("SECONDS") or (1 if QUICK else 600))
 RECIPE: Mapping[str, Any] = {
-    "epsilon.mode": "scaled", "epsilon.sampling": "uniform",
+    "epsilon.mode": "film", "epsilon.sampling": "small",
     "arch.name": "resnet", "arch.width": 16, "arch.downs": 2, "arch.blocks": 4, "arch.norm": "batch",
     "loss.name": "margin", "loss.confidence": 15.0, "loss.smoothness": 1e-4,
     "optimizer.name": "adam", "optimizer.lr": 4e-3, "optimizer.schedule": "cosine", "batch.size": 32,
     "augment.flip": True, "augment.diversity": 0.5, "hint.kind": "multiscale",
 }  # fmt: skip
+# What is different in each network that may be released.
+CANDIDATES: Mapping[str, Mapping[str, Any]] = {
+    "half": {"augment.diversity": 0.5},
+    "most": {"augment.diversity": 0.8},
+}
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,8 @@ def _study(part: str) -> None:
 
 def _release(part: str) -> None:
     given = conditions(quick=QUICK, images=RELEASE, reports=1)
-    _train(Cell(part, "cifar10", _spec(given), given), 1)
+    for name, changes in CANDIDATES.items():
+        _train(Cell(part, name, _spec(given, **changes), given), 1)
 
 
 def _baseline(part: str) -> None:
@@ -240,7 +248,7 @@ def _train(cell: Cell, seed: int) -> None:
         # Names of hosts are nobody's business.
         "machine": {"processor": processor(), "cores": os.cpu_count()},
         "classifiers": objective.identity["classifiers"],
-        "command": f"{'QUICK=1 ' if QUICK else ''}make train-attack PARTS={cell.part}",
+        "command": f"{_given_outside()}make train-attack PARTS={cell.part}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "seconds": round(seconds),
         "processor seconds": round(processor_seconds),
@@ -249,6 +257,11 @@ def _train(cell: Cell, seed: int) -> None:
     save_package(place, again.network, record)
     _clock(place).unlink()
     discard(kept)
+
+
+def _given_outside() -> str:
+    names = [name for name in ("QUICK", "SECONDS") if os.environ.get(name)]
+    return "".join(f"{name}={os.environ[name]} " for name in names)
 
 
 def _clocks() -> tuple[float, float]:

@@ -91,12 +91,14 @@ def test_the_sets_are_disjoint_and_report_is_as_the_protocol_asks() -> None:
 class TestTraining:
     def test_a_part_that_is_there_is_not_trained_again(self, workshop, capsys) -> None:
         train_attack.main(["release"])
-        package = workshop / "runs" / "release" / "cifar10-1" / "package.json"
+        package = workshop / "runs" / "release" / "half-1" / "package.json"
         before = package.stat().st_mtime_ns
         train_attack.main(["release"])
         assert package.stat().st_mtime_ns == before
-        (row,) = pd.read_csv(workshop / "results" / "attack_training.csv").to_dict("records")
-        assert (row["part"], row["network"], row["images"]) == ("release", "cifar10-1", 8)
+        rows = pd.read_csv(workshop / "results" / "attack_training.csv").to_dict("records")
+        assert [row["network"] for row in rows] == [f"{n}-1" for n in train_attack.CANDIDATES]
+        row = rows[0]
+        assert (row["part"], row["images"]) == ("release", 8)
         assert row["command"] == "make train-attack PARTS=release"
 
     def test_compared_networks_differ_in_what_is_compared(self, workshop) -> None:
@@ -114,6 +116,20 @@ class TestTraining:
             assert record["seed"] == seed
         images = {card.record["conditions"]["images"] for _, card in found.values()}
         assert images == {8}
+
+    def test_the_best_on_the_tune_set_is_released(self, workshop, shelf) -> None:
+        train_attack.main(["release"])
+        cards = [path / "package.json" for path in train_attack.packages("release").values()]
+        for chosen in cards:
+            for card in cards:
+                content = json.loads(card.read_text())
+                content["record"]["tune errors"] = {"4": 0.25, "8": 0.5 if card == chosen else 0.25}
+                card.write_text(json.dumps(content))
+            release_attack.main()
+            assert (
+                load_package(shelf / "cifar10")[1].weights == load_package(chosen.parent)[1].weights
+            )
+        assert len(cards) == len(train_attack.CANDIDATES) > 1
 
     def test_seeds_that_are_missing_see_as_many_images_as_those_that_are_there(
         self, workshop
@@ -221,6 +237,9 @@ class TestBench:
         assert row["goal"] == 0
         for family in ("same", "cross"):
             assert f"mean error over {family}-family rows, {end}" in table.index
+        fewer = "above mi-fgsm on the ResNets, lower end of the 95 % interval"
+        assert f"mean error over the report set, eps 8: {fewer}" in table.index
+        assert table.loc["worst report classifier, eps 8: success above mi-fgsm", "goal"] == 0
         assert table.loc["8-bit images beyond their budget, of 13 x 10", "value"] == 0
         assert "specialists, eps04, eps 4: mean error over the report set" in table.index
 
@@ -238,6 +257,20 @@ class TestBench:
         (claim,) = bench_attack._violations(bench, lambda images, epsilon: 255 - images)
         assert claim.value > 100
         assert claim.met is False
+
+
+def test_the_worst_classifier_and_falling_errors_are_told() -> None:
+    rows = [
+        {"attack": attack, "epsilon": epsilon, "error": error, "worst": worst}
+        for attack, worst in (("cifar10", 0.25), ("mi-fgsm", 0.5))
+        for epsilon, error in ((4, 0.5), (8, 0.25), (12, 0.5), (16, 0.75))
+    ]
+    table = pd.DataFrame(rows)
+    worst = bench_attack._worst(table)
+    assert [(claim.value, claim.met) for claim in worst] == [(-25.0, False)] * len(worst)
+    assert worst[0].note.startswith("25.0 % against 50.0 %")
+    growth = bench_attack._growth(table)
+    assert (growth.value, growth.met) == (1, False)
 
 
 @pytest.mark.parametrize(
