@@ -21,7 +21,8 @@ QUICK = bool(os.environ.get("QUICK"))
 MI_FGSM = "mi-fgsm"
 CANDIDATES = (
     MI_FGSM, "mi-fgsm:steps=20", "mi-fgsm:steps=50", "mi-fgsm:step=0.25", "mi-fgsm:step=0.5",
-    "mi-fgsm:momentum=0.5", "di-mi-fgsm", "di-mi-fgsm:steps=20", "di-mi-fgsm:step=0.25",
+    "mi-fgsm:step=1", "mi-fgsm:momentum=0.5", "di-mi-fgsm", "di-mi-fgsm:steps=20", "di-mi-fgsm:step=0.25",
+    "di-mi-fgsm:step=0.5", "di-mi-fgsm:step=1",
     "di-mi-fgsm:steps=50,step=0.1", "di-ti-mi-fgsm:smoothing=3", "di-si-mi-fgsm:copies=3",
 )  # fmt: skip
 CHOSEN = RESULTS / f"attack_baseline{SUFFIX}.csv"
