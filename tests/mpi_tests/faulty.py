@@ -21,6 +21,7 @@ FAULTS = (
     "die on rank 1", "die on rank 0", "stall on rank 1", "signal rank 1", "signal rank 0", "bad result",
     "raise among exchanged images on rank 1", "exit 137 on rank 1", "stop rank 0", "stop rank 1",
     "abort on rank 1", "slow", "tell place", "leave a child",
+    "leave a child in a session of its own",
     "take too much memory",
 )  # fmt: skip
 
@@ -71,8 +72,9 @@ def _go_wrong(fault: str, world: World, report: Report) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if fault == f"stop rank {world.rank}":
         os.kill(os.getpid(), signal.SIGSTOP)
-    if fault == "leave a child":
-        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+    if fault.startswith("leave a child"):
+        sleeps, alone = "import time; time.sleep(300)", fault.endswith("of its own")
+        subprocess.Popen([sys.executable, "-c", sleeps], start_new_session=alone)
     if fault == "take too much memory" and world.rank == 1:
         taken = np.ones(2**28)  # 2 GB
         time.sleep(60 + taken[0])
