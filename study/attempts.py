@@ -58,7 +58,6 @@ class Attempt:
 
     def hand_over(self, number: int) -> None:
         """Give it a trial: it was started as a spare."""
-        self.watch.restart(time.monotonic())
         hand_over(self.folder, number)
 
     def kill(self, reason: str) -> None:

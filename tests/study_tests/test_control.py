@@ -59,6 +59,7 @@ def copied(jigsaw: Jigsaw, example: Path, tmp_path: Path) -> Jigsaw:
         ("control s 1 --at-epoch 1", "Error: --at-iteration and --at-epoch belong to one of set, snapshot, stop, prune"),
         ("control s 1 pause", "Error: Invalid value for '[VERB]': 'pause' is not one of"),
         ("control s 1 stop --at-epoch nan", "Error: Invalid value for '--at-epoch': 'nan' is not a finite number."),
+        ("control s 1 stop --at-epoch inf", "Error: Invalid value for '--at-epoch': 'inf' is not a finite number."),
         ("control s last stop", "Error: Invalid value for 'TRIAL': 'last' is not a valid integer range."),
     ],
 )  # fmt: skip

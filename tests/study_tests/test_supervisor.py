@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,15 +13,17 @@ from typing import Any
 
 import pytest
 
-from study.beats import Beat
+from study.attempts import Attempt
+from study.beats import Beat, Watch
 from study.errors import JigsawError, TrialInterrupted, UsageError
 from study.exits import blameless, explain_exit
 from study.launch_command import launch as verb
 from study.launch_command import places
-from study.launchers import InProcess, share
+from study.launchers import InProcess, Place, share
 from study.mpi import RANKS
 from study.search.frames import curves_frame, trials_frame
 from study.search.studies import enqueue, load_study
+from study.slurm import Srun
 from study.supervisor import Launch, supervise
 from tests.study_tests import tiny
 
@@ -250,6 +253,43 @@ def test_a_place_loads_its_next_job_while_one_runs(
     assert launcher.started == [(what, 1) for what in started]
 
 
+def test_places_load_no_more_jobs_than_trials_are_wanted(
+    create: Callable[..., Any], database_url: str
+) -> None:
+    create()
+    launcher = _Spares()
+    two = (Place(), Place())
+    supervise(Launch(database_url, "s", 3, places=two, spares=True), launcher)
+    assert [what for what, _ in launcher.started] == ["0", "--spare", "1"]
+
+
+def test_a_spare_may_have_waited_for_longer_than_a_job_may_be_silent(tmp_path: Path) -> None:
+    long_ago = time.monotonic() - 100
+    spare = Attempt(_Silent(), tmp_path, 1, Watch(5.0, long_ago))
+    spare.hand_over(3)
+    assert (tmp_path / "trial").read_text() == "3"
+    assert not spare.over()
+    spare.watch.restart(long_ago)
+    assert spare.over()
+    assert spare.killed == "rank 0 made no progress for 5 s (never started)"
+
+
+class _Silent:
+    """A job of which nothing is heard."""
+
+    def poll(self) -> None: ...
+
+    def waiting(self) -> bool:
+        return False
+
+    def signal(self, number: int) -> None: ...
+
+    def kill(self) -> None: ...
+
+    def logs(self) -> str:
+        return ""
+
+
 def test_a_spare_that_ended_is_replaced_and_costs_no_trial(
     create: Callable[..., Any], database_url: str
 ) -> None:
@@ -321,6 +361,7 @@ SLURM = "Slurm ended its job: "
         (143, CANCELLED.format(""), f"{SLURM}it was cancelled"),
         (143, CANCELLED.format(" DUE TO TIME LIMIT"), f"{SLURM}it reached its time limit"),
         (143, CANCELLED.format(" DUE TO PREEMPTION"), f"{SLURM}it was pre-empted"),
+        (143, CANCELLED.format("") + "slurm: JobState=TIMEOUT\n", f"{SLURM}it reached its time limit"),
         (143, CANCELLED.format("") + "slurm: JobState=PREEMPTED\n", f"{SLURM}it was pre-empted"),
         (143, CANCELLED.format("") + "slurm: JobState=NODE_FAIL\n", f"{SLURM}its node failed"),
         (1, "srun: job 7 queued\nsrun: Job has been cancelled\n", f"{SLURM}it was cancelled"),
@@ -377,6 +418,25 @@ def test_places_share_the_machine_or_the_hosts(monkeypatch: pytest.MonkeyPatch) 
     assert [p.cores for p in places(5)] == [()] * 5  # too few to give each some: they share all
     assert [p.hosts for p in places(2, ("a", "b", "c", "d"))] == [("a", "b"), ("c", "d")]
     assert [p.hosts for p in places(2, ("a",))] == [("a",), ("a",)]
+
+
+@pytest.mark.parametrize("steps", [True, False])
+def test_an_allocation_ends_with_its_job(
+    steps: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm may give a pre-empted allocation again; a real one does so too seldom for a test."""
+    for name in ("squeue", "scancel"):
+        (tmp_path / name).write_text(f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/asked\necho 7\n')
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    job = Srun("mine", ["true"], 1, {}, tmp_path, steps=steps)
+    while job.poll() is None:
+        time.sleep(0.01)
+    assert job.poll() == 0
+    which = "--steps " if steps else ""
+    assert (tmp_path / "asked").read_text().splitlines() == [
+        f"squeue --noheader --name=mine {which}--format=%i", "scancel 7",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
