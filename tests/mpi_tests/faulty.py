@@ -20,7 +20,7 @@ FAULTS = (
     "prune", "rank 1 swallows the pruning", "report fails", "unpicklable error", "SystemExit on rank 1",
     "die on rank 1", "die on rank 0", "stall on rank 1", "signal rank 1", "signal rank 0", "bad result",
     "raise among exchanged images on rank 1", "exit 137 on rank 1", "stop rank 0", "stop rank 1",
-    "abort on rank 1", "slow", "tell place", "leave a child",
+    "abort on rank 1", "slow", "slower", "tell place", "leave a child",
     "leave a child in a session of its own",
     "take too much memory",
 )  # fmt: skip
@@ -53,8 +53,7 @@ class FaultyObjective(Objective):
             total += float(world.sum(np.ones(1))[0])
             value: Any = "no number" if spec["fault"] == "report fails" and step == 6 else total
             report(step, value, {"twice": 2 * total})
-            if spec["fault"] == "slow":
-                time.sleep(0.3)
+            time.sleep({"slow": 0.3, "slower": 1.0}.get(spec["fault"], 0.0))
         if spec["fault"] == "bad result":
             return Result(float("nan"))
         if spec["fault"] == "tell place":

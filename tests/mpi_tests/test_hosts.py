@@ -97,7 +97,7 @@ def variables(pid: int) -> dict[str, str]:
 
 
 def test_a_rank_on_each_host_gets_what_it_needs(machines: Hosts, url: str, tmp_path: Path) -> None:
-    queue(url, "slow")
+    queue(url, "slower")
     job = launch(machines, url, tmp_path, 1, "--no-spares", OMP_NUM_THREADS="3")
     wait_for_report(url)
     here, there = (variables(rank_of(host)) for host in (machines.first, machines.second))
@@ -133,13 +133,15 @@ def test_a_rank_on_each_host_gets_what_it_needs(machines: Hosts, url: str, tmp_p
 def test_a_rank_that_is_lost_on_the_other_host_costs_one_trial(
     number: int, limit: float, reason: str, machines: Hosts, url: str, tmp_path: Path
 ) -> None:
-    queue(url, "slow", "none")
+    queue(url, "slower", "slow")
     job = launch(machines, url, tmp_path, 1, "--no-spares")
     wait_for_report(url)
-    began = time.monotonic()
-    os.kill(rank_of(machines.second), number)
+    began, lost = time.monotonic(), rank_of(machines.second)
+    os.kill(lost, number)
     wait_for(lambda: states(url)[0] == "FAIL")
     took = time.monotonic() - began
+    wait_for(lambda: lost not in machines.second.processes(), 2)
+    assert job.poll() is None  # the next trial runs
     done = ended(machines, job)
     assert done.code == 0, done.err
     assert states(url) == ["FAIL", "COMPLETE"]
@@ -152,7 +154,7 @@ def test_a_rank_that_is_lost_on_the_other_host_costs_one_trial(
     ("number", "fault"),
     [
         (signal.SIGINT, "slow"), (signal.SIGINT, "stop rank 1"),
-        (signal.SIGTERM, "stop rank 0"), (signal.SIGKILL, "slow"), (signal.SIGKILL, "stop rank 1"),
+        (signal.SIGTERM, "stop rank 0"), (signal.SIGKILL, "slower"), (signal.SIGKILL, "stop rank 1"),
     ],
 )  # fmt: skip
 def test_nothing_outlives_a_launch_on_either_host(
@@ -172,7 +174,7 @@ def test_nothing_outlives_a_launch_on_either_host(
 def test_ranks_that_are_all_elsewhere_have_time_to_end(
     machines: Hosts, url: str, tmp_path: Path
 ) -> None:
-    queue(url, "slow")
+    queue(url, "slower")
     job = launch(machines, url, tmp_path, 1, names=machines.second.name)
     wait_for_report(url)
     send(job, signal.SIGINT)
@@ -249,7 +251,7 @@ def test_a_host_that_sees_another_folder_says_so(machines: Hosts, url: str, tmp_
 def test_a_host_whose_cable_is_pulled_out_clears_up_by_itself(
     machines: Hosts, url: str, tmp_path: Path
 ) -> None:
-    queue(url, "slow", "none")
+    queue(url, "slower", "none")
     job = launch(machines, url, tmp_path, 1, "--max-failures", 2)
     wait_for_report(url)
     machines.second.plug("down")
