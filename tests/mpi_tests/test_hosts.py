@@ -79,7 +79,7 @@ def left(pair: Hosts) -> list[str]:
 def ended(pair: Hosts, job: "subprocess.Popen[str]", limit: float = 60) -> Done:
     """Wait for the end of a launch, which leaves nothing on either machine."""
     done = finish(job, limit)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 10
     while left(pair) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert left(pair) == []
@@ -133,14 +133,14 @@ def test_a_rank_on_each_host_gets_what_it_needs(machines: Hosts, url: str, tmp_p
 def test_a_rank_that_is_lost_on_the_other_host_costs_one_trial(
     number: int, limit: float, reason: str, machines: Hosts, url: str, tmp_path: Path
 ) -> None:
-    queue(url, "slower", "slow")
+    queue(url, "slower", "slower")
     job = launch(machines, url, tmp_path, 1, "--no-spares")
     wait_for_report(url)
     began, lost = time.monotonic(), rank_of(machines.second)
     os.kill(lost, number)
     wait_for(lambda: states(url)[0] == "FAIL")
     took = time.monotonic() - began
-    wait_for(lambda: lost not in machines.second.processes(), 2)
+    wait_for(lambda: lost not in machines.second.processes(), 5)
     assert job.poll() is None  # the next trial runs
     done = ended(machines, job)
     assert done.code == 0, done.err
@@ -164,7 +164,7 @@ def test_nothing_outlives_a_launch_on_either_host(
     job = launch(machines, url, tmp_path, 1, "--grace", 2, "--stall", 60)
     wait_for_report(url)
     send(job, number)
-    done = ended(machines, job, 20)
+    done = ended(machines, job, 60)
     if number != signal.SIGKILL:
         assert done.code == 130, done.err
         assert states(url) == ["FAIL", "WAITING"]
@@ -178,7 +178,7 @@ def test_ranks_that_are_all_elsewhere_have_time_to_end(
     job = launch(machines, url, tmp_path, 1, names=machines.second.name)
     wait_for_report(url)
     send(job, signal.SIGINT)
-    done = ended(machines, job, 20)
+    done = ended(machines, job, 60)
     assert done.code == 130, done.err
     assert "cost" in trials(url)[0].user_attrs  # its own rank 0 wrote it down
 
@@ -205,8 +205,8 @@ def test_a_host_that_does_not_answer_is_said(
     wait_for_report(url)
     machines.second.deafen(number)
     try:
-        wait_for(lambda: states(url)[1] == "FAIL", CONNECT_SECONDS + 30)
-        done = finish(job, 10)
+        wait_for(lambda: states(url)[1] == "FAIL", CONNECT_SECONDS + 90)
+        done = finish(job, 30)
     finally:
         if number == signal.SIGSTOP:
             machines.second.deafen(signal.SIGKILL)
@@ -229,7 +229,7 @@ def test_nobody_is_asked_whether_a_host_is_known(machines: Hosts, url: str, tmp_
     try:
         asking = {"SSH_ASKPASS": str(asks), "SSH_ASKPASS_REQUIRE": "force"}
         job = launch(machines, url, tmp_path, 1, "--stall", 300, **asking)
-        done = ended(machines, job, 40)
+        done = ended(machines, job, 60)
     finally:
         known.write_text(before)
     said = "jigsaw: preparing: a machine cannot be reached: Host key verification failed.\n"
@@ -260,7 +260,7 @@ def test_a_host_whose_cable_is_pulled_out_clears_up_by_itself(
         assert (done.code, states(url)) == (1, ["FAIL", "FAIL"])
         reasons = [trial.user_attrs["failure"] for trial in trials(url)]
         # Ranks that wait for others give up after twice as long.
-        wait_for(lambda: not any(line.startswith(RANK) for line in left(machines)), 3 * STALL)
+        wait_for(lambda: not any(line.startswith(RANK) for line in left(machines)), 60)
     finally:
         machines.second.plug("up")
     assert "made no progress for 6 s" in reasons[0]
