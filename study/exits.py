@@ -15,6 +15,11 @@ _ENDED = (
     re.compile(r"rank (?P<rank>\d+) with PID .*? exited on\s+signal (?P<code>\d+)", re.S),
     re.compile(r"Process name: \[.*,(?P<rank>\d+)\]\s+Exit code:\s+(?P<code>\d+)"),
 )
+# What `ssh` says last, before Hydra gives up.
+_UNREACHABLE = re.compile(r"^(?P<said>.+)\n\[mpiexec@\S+\] .*Launch proxy failed", re.M)
+# What a rank says that ends its job, and what Hydra makes of a machine where it could start nothing.
+_ABORTED = re.compile(r"^jigsaw: aborting the job: (?P<why>.+)$", re.M)
+_VANISHED = re.compile(r"^\[mpiexec@\S+\] control_cb .*assert \(!closed\) failed", re.M)
 # What `srun` says of the first ranks that ended badly: those that ended because of them come later.
 _TASK = re.compile(
     r"error: \S+: tasks? (?P<ranks>[\d,-]+): (?:Exited with exit code (?P<code>\d+)|(?P<signal>.+))"
@@ -39,12 +44,14 @@ def explain_exit(code: int | None, log: str, beats: Sequence[Beat | None] = ()) 
         log: the end of its output, where MPI's launchers name the process that ended badly.
         beats: the last beat of each rank, which name its process.
     """
+    if found := _UNREACHABLE.search(log):
+        return f"a machine cannot be reached: {found['said'].strip()}"
     for pattern in _ENDED:
         if found := pattern.search(log):
             return f"{_who(found.groupdict(), beats)} ended with {_code(int(found['code']))}"
     if by_slurm := _ended_by_slurm(log):
         return by_slurm
-    said = last_line(log)
+    said = _said(log)
     return f"its job ended before it did, with {_code(code or 0)}" + (f": {said}" if said else "")
 
 
@@ -96,6 +103,14 @@ def _code(number: int) -> str:
             memory = ", as for a lack of memory" if name == "SIGKILL" else ""
             return f"exit code {number} ({name}{memory})"
     return f"exit code {number}"
+
+
+def _said(log: str) -> str:
+    if aborted := _ABORTED.search(log):
+        return aborted["why"]
+    if _VANISHED.search(log):
+        return "MPI's launcher ended on a machine, which may be gone, or not see the folder of the launch"
+    return last_line(log)
 
 
 def last_line(log: str) -> str:

@@ -16,6 +16,7 @@ from study.errors import JigsawError, TrialFailed, TrialInterrupted, UsageError
 from study.launchers import share
 from study.mpi import launched_by_mpi, mpi_world
 from study.processes import CORES, MARK, end_with_parent
+from study.reaper import REAPED, reap_after_me
 from study.world import World
 
 __all__ = ["launch", "run", "shadowed", "share_cores"]
@@ -39,6 +40,9 @@ def launch(arguments: list[str], command: click.Command) -> None:
     world = mpi_world()
     try:
         share_cores(world)
+        # Not for what this rank may launch itself: the end of that is not the job's.
+        if os.environ.pop(REAPED, "") and world.local[0] == 0:
+            reap_after_me()
         code = run(arguments, command, world)
     except BaseException:
         traceback.print_exc()

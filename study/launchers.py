@@ -16,12 +16,21 @@ from typing import Literal, Protocol, TypeVar
 from study.beats import FOLDER
 from study.errors import UsageError
 from study.processes import CORES, LOG_BYTES, MARK, Processes
+from study.reaper import REAPED
 
 __all__ = [
-    "MODULE", "Alone", "InProcess", "Launcher", "Mpiexec", "Place", "Running", "find_mpiexec", "share",
+    "CONNECT_SECONDS", "MODULE", "Alone", "InProcess", "Launcher", "Mpiexec", "Place", "Running", "find_mpiexec", "share",
 ]  # fmt: skip
 
 MODULE = "study.job"
+# How long a machine may take to answer.
+CONNECT_SECONDS = 15
+_SSH_OPTIONS = "HYDRA_LAUNCHER_EXTRA_ARGS"
+# Where one of these is set, Hydra may use another program than `ssh`.
+_NOT_SSH = (
+    "HYDRA_LAUNCHER", "HYDRA_BOOTSTRAP", "HYDRA_LAUNCHER_EXEC", "HYDRA_BOOTSTRAP_EXEC",
+    "SLURM_JOB_ID", "LSB_JOBID", "PE_HOSTFILE", "LOADL_HOSTFILE",
+)  # fmt: skip
 
 T = TypeVar("T")
 
@@ -156,7 +165,9 @@ class Mpiexec:
         self, arguments: Sequence[str], ranks: int, place: Place, environment: Mapping[str, str], folder: Path
     ) -> Running:  # fmt: skip
         """Start the ranks."""
-        told = {**environment, **_open_mpi_means()} if self._kind == "openmpi" else environment
+        means = _open_mpi_means() if self._kind == "openmpi" else {}
+        elsewhere = {REAPED: "1", **_ssh_means(self._kind)} if place.hosts else {}
+        told = {**environment, **means, **elsewhere}
         command = [self._program, "-n", str(ranks), *_flags(self._kind, place.hosts, told)]
         return _start(command, arguments, ranks, place, told, folder)
 
@@ -181,6 +192,17 @@ def _open_mpi_means() -> dict[str, str]:
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
     }
     return {name: os.environ.get(name, value) for name, value in meant.items()}
+
+
+def _ssh_means(kind: str) -> dict[str, str]:
+    """Have `ssh` fail, and say why, where it would ask somebody or wait for a machine that is silent."""
+    if kind == "openmpi" or any(name in os.environ for name in _NOT_SSH):
+        return {}
+    return {
+        _SSH_OPTIONS: os.environ.get(
+            _SSH_OPTIONS, f"-o BatchMode=yes -o ConnectTimeout={CONNECT_SECONDS}"
+        )
+    }
 
 
 def _flags(kind: str, hosts: Sequence[str], environment: Mapping[str, str]) -> list[str]:

@@ -1,6 +1,8 @@
 """How this process was launched: by MPI or alone, and with which other ranks."""
 
 import os
+from collections.abc import Callable
+from socket import gethostname
 
 from study.beats import beat_writer
 from study.errors import UsageError
@@ -54,5 +56,18 @@ def mpi_world(hang_timeout: float = 600.0) -> World:
         world = World(MPI.COMM_WORLD, hang_timeout)
     else:
         world = World()
-    world.arriving = beat_writer(world.rank) or world.arriving
+    world.arriving = _beats(world) or world.arriving
     return world
+
+
+def _beats(world: World) -> Callable[[str], None] | None:
+    try:
+        return beat_writer(world.rank)
+    except OSError as error:
+        if world.comm is None:
+            raise
+        # The other ranks are there already, and would wait for this one.
+        world.abort(
+            f"{gethostname()} cannot write into the launch's folder: {error.strerror}: {error.filename!r}; all machines "
+            "have to share the folder that a launch is started in"
+        )

@@ -17,7 +17,9 @@ from socket import gethostname
 
 from study.beats import FOLDER, Beat, read_beats
 
-__all__ = ["CORES", "LOG_BYTES", "MARK", "Processes", "end_with_parent"]
+__all__ = [
+    "CORES", "LINGER_SECONDS", "LOG_BYTES", "MARK", "Processes", "all_marked", "end_with_parent", "kill_marked",
+]  # fmt: skip
 
 MARK = "JIGSAW_JOB"
 CORES = "JIGSAW_CORES"
@@ -25,7 +27,8 @@ CORES = "JIGSAW_CORES"
 LOG_BYTES = 8000
 _ROOT = Path(__file__).resolve().parent.parent
 _DYING_SECONDS = 5.0
-_LINGER_SECONDS = 2.0
+# How long what a rank has started may outlive it.
+LINGER_SECONDS = 2.0
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 
@@ -83,7 +86,7 @@ class Processes:
             self.kill()
             code = self._process.poll()
         elif code is not None:
-            self._kill_marked()
+            kill_marked(self._mark)
         return code
 
     def _deserted(self) -> bool:
@@ -91,7 +94,7 @@ class Processes:
         beats = read_beats(self._folder, self._ranks)
         if len(self._here(beats)) < self._ranks or any(map(self._lives, beats)):
             self._seen = now
-        return now - self._seen > _LINGER_SECONDS
+        return now - self._seen > LINGER_SECONDS
 
     def _here(self, beats: Sequence[Beat | None]) -> list[Beat]:
         return [beat for beat in beats if beat is not None and beat.host == gethostname()]
@@ -116,16 +119,8 @@ class Processes:
     def kill(self) -> None:
         """End all processes at once, whatever state they are in."""
         self._process.kill()
-        self._kill_marked()
+        kill_marked(self._mark)
         self._process.wait(_DYING_SECONDS)
-
-    def _kill_marked(self) -> None:
-        """Kill until nobody is left: a process may just have started another."""
-        deadline = time.monotonic() + _DYING_SECONDS
-        while (left := _all_marked(self._mark)) and time.monotonic() < deadline:
-            for pid in left:
-                _send(pid, signal.SIGKILL)
-            time.sleep(0.01)
 
     def logs(self) -> str:
         """Return the end of what was printed."""
@@ -158,6 +153,16 @@ def _marked(pid: int, mark: str) -> bool:
         return False
 
 
-def _all_marked(mark: str) -> list[int]:
+def all_marked(mark: str) -> list[int]:
+    """Return the processes of a job on this machine."""
     pids = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
     return [pid for pid in pids if _marked(pid, mark)]
+
+
+def kill_marked(mark: str) -> None:
+    """Kill a job's processes on this machine until nobody is left: one may just have started another."""
+    deadline = time.monotonic() + _DYING_SECONDS
+    while (left := all_marked(mark)) and time.monotonic() < deadline:
+        for pid in left:
+            _send(pid, signal.SIGKILL)
+        time.sleep(0.01)

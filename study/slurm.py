@@ -19,7 +19,7 @@ from pathlib import Path
 
 from study.errors import UsageError
 from study.launchers import MODULE, Place
-from study.processes import Processes
+from study.processes import Processes, kill_marked
 from study.provenance import process_alive
 
 __all__ = ["Slurm", "launch_name", "restarted"]
@@ -136,7 +136,7 @@ class Srun(Processes):
             # Ranks that are stopped die of nothing else.
             self._cancel("--signal=KILL")
             self._process.terminate()
-            self._kill_marked()
+            kill_marked(self._mark)
             try:
                 self._process.wait(_DYING_SECONDS)
             except subprocess.TimeoutExpired:

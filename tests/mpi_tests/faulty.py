@@ -20,7 +20,8 @@ FAULTS = (
     "prune", "rank 1 swallows the pruning", "report fails", "unpicklable error", "SystemExit on rank 1",
     "die on rank 1", "die on rank 0", "stall on rank 1", "signal rank 1", "signal rank 0", "bad result",
     "raise among exchanged images on rank 1", "exit 137 on rank 1", "stop rank 0", "stop rank 1",
-    "abort on rank 1", "slow", "tell place", "leave a child",
+    "abort on rank 1", "slow", "slower", "tell place", "leave a child",
+    "leave a child in a session of its own",
     "take too much memory",
 )  # fmt: skip
 
@@ -52,8 +53,7 @@ class FaultyObjective(Objective):
             total += float(world.sum(np.ones(1))[0])
             value: Any = "no number" if spec["fault"] == "report fails" and step == 6 else total
             report(step, value, {"twice": 2 * total})
-            if spec["fault"] == "slow":
-                time.sleep(0.3)
+            time.sleep({"slow": 0.3, "slower": 1.0}.get(spec["fault"], 0.0))
         if spec["fault"] == "bad result":
             return Result(float("nan"))
         if spec["fault"] == "tell place":
@@ -71,8 +71,9 @@ def _go_wrong(fault: str, world: World, report: Report) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if fault == f"stop rank {world.rank}":
         os.kill(os.getpid(), signal.SIGSTOP)
-    if fault == "leave a child":
-        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+    if fault.startswith("leave a child"):
+        sleeps, alone = "import time; time.sleep(300)", fault.endswith("of its own")
+        subprocess.Popen([sys.executable, "-c", sleeps], start_new_session=alone)
     if fault == "take too much memory" and world.rank == 1:
         taken = np.ones(2**28)  # 2 GB
         time.sleep(60 + taken[0])

@@ -215,3 +215,26 @@ def test_named_hosts(url: str, tmp_path: Path) -> None:
     ask(url, "none")
     running = start(Mpiexec, 2, url, tmp_path / "job", Place(hosts=("localhost",)))
     assert wait(running) == 0, running.logs()
+
+
+@pytest.mark.parametrize(
+    ("hosts", "given", "said"),
+    [
+        (("a", "b"), {}, "1 -o BatchMode=yes -o ConnectTimeout=15"),
+        (("a", "b"), {"HYDRA_LAUNCHER_EXTRA_ARGS": "-p 2222"}, "1 -p 2222"),
+        (("a", "b"), {"HYDRA_LAUNCHER": "rsh"}, "1"),
+        (("a", "b"), {"SLURM_JOB_ID": "7"}, "1"),
+        ((), {}, ""),
+    ],
+)
+def test_what_ssh_is_told(
+    hosts: tuple[str, ...], given: dict[str, str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    program = tmp_path / "mpiexec"
+    program.write_text("#!/bin/sh\necho $JIGSAW_REAPED $HYDRA_LAUNCHER_EXTRA_ARGS\n")
+    program.chmod(0o755)
+    running = Mpiexec(str(program)).start([], 2, Place(hosts), {}, tmp_path)
+    assert wait(running) == 0
+    assert running.logs().strip() == said

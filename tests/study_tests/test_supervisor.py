@@ -344,6 +344,8 @@ SRUN = (
     "slurmstepd-n1: error: *** STEP 5.0 ON n1 CANCELLED AT 2026-01-01T00:00:00{} ***\n"
     "srun: error: n1: task 0: Terminated\n"
 )
+GIVEN_UP = "warning: a rank\n{}\r\n[mpiexec@a] ui_cmd_cb (/x.c:51): Launch proxy failed.\n[mpiexec@a] main: error\n"
+VANISHED = "[mpiexec@a] control_cb (/x.c:280): assert (!closed) failed\n[mpiexec@a] main (/x.c:270): error\n"
 CANCELLED = SRUN.partition("Terminating StepId=5.0\n")[2]
 SLURM = "Slurm ended its job: "
 
@@ -369,6 +371,11 @@ SLURM = "Slurm ended its job: "
         (3, HYDRA.format(3).replace("77", "78"), "process 78 ended with exit code 3"),
         (137, OPEN_MPI, "rank 1 ended with exit code 9 (SIGKILL, as for a lack of memory)"),
         (137, OPEN_MPI_CODE, "rank 1 ended with exit code 137 (SIGKILL, as for a lack of memory)"),
+        (255, GIVEN_UP.format("ssh: connect to host b port 22: No route to host"),
+         "a machine cannot be reached: ssh: connect to host b port 22: No route to host"),
+        (255, VANISHED, "its job ended before it did, with exit code 255: MPI's launcher ended on a machine, which may be "
+         "gone, or not see the folder of the launch"),
+        (1, "jigsaw: aborting the job: x is gone\nAbort(1)\n", "its job ended before it did, with exit code 1: x is gone"),
         (3, f"no\n{DASHES}\n", "its job ended before it did, with exit code 3: no"),
         (-9, "", "its job ended before it did, with exit code -9 (SIGKILL, as for a lack of memory)"),
         (0, "", "its job ended before it did, with exit code 0"),
