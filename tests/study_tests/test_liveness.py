@@ -124,7 +124,7 @@ def test_a_heart_beats_now_and_then(
     session.beat()  # nothing runs yet
     session.ask({})
     clock = iter([100.0, 100.0 + EVERY - 1, 100.0 + EVERY, 101.0 + EVERY])
-    monkeypatch.setattr(sessions, "beat_heart", lambda engine, trial, patience: beats.append(trial))
+    monkeypatch.setattr(module, "beat_heart", lambda engine, trial, patience: beats.append(trial))
     monkeypatch.setattr(sessions.time, "monotonic", lambda: next(clock))
     for _ in range(4):
         session.beat()
@@ -144,7 +144,7 @@ def test_a_beat_that_fails_costs_no_trial(
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(sessions, "beat_heart", fail)
+    monkeypatch.setattr(module, "beat_heart", fail)
     session.beat()
     assert session.record(1, 0.5, {}) is False
 
