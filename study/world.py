@@ -31,6 +31,8 @@ T = TypeVar("T")
 # Floats that ride along with a status word: sums over 512 channels of two kinds, and a count.
 _ROOM = 2 * 512 + 1
 _NOTHING = np.empty(0)
+# What a rank prints goes another way than its abort, and from another machine it may be slower.
+_HEARD_SECONDS = 0.2
 # Signals so close to each other are one.
 _SAME_SECONDS = 1.0
 # A rank's traceback, and what it says to the user if that is all there is to say.
@@ -234,6 +236,7 @@ class World:
             self.before_abort(reason)
         finally:
             if self._comm is not None:
+                time.sleep(_HEARD_SECONDS)
                 self._comm.Abort(1)
             os._exit(1)
 
