@@ -6,6 +6,7 @@ its own name what is on, targets1-epsilons0-hints1. Errors are means over the re
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -45,7 +46,7 @@ class Compared:
     answers: Answers
     texts: Sequence[str]
 
-    @property
+    @cached_property
     def table(self) -> pd.DataFrame:
         """One row per network and budget: `network, cell, epsilon, error`, the last in percent."""
         found = dict.fromkeys((name, epsilon) for name, epsilon, _ in self.answers.adversarial)
