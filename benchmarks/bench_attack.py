@@ -28,7 +28,6 @@ from benchmarks.attack_compared import (
 from benchmarks.attack_images import kept
 from benchmarks.claims import RESULTS, Claim, write
 from benchmarks.train_attack import COMPARED, FOLDER, absent, packages
-from models import weights
 from models.classifiers import Classifier
 from models.package import load_package
 from models.released import RELEASED
@@ -120,7 +119,7 @@ def main() -> None:
     attacks |= {name: bench.kept(name) for name in (*OTHERS, MI_FGSM, *filter(None, [best]))}
     if fewer := pretrained(bench.given.train):
         attacks[FEWER] = bench.kept(MI_FGSM, *fewer)
-    network = load_package(Path(OURS))[0] if OURS in RELEASED else None
+    network, card = load_package(Path(OURS)) if OURS in RELEASED else (None, None)
     if network is not None:
         attacks[OURS] = network_attack(network)
     whole = {"noop", "random", MI_FGSM, FEWER, best, OURS}
@@ -128,8 +127,7 @@ def main() -> None:
         attacks, {name: EPSILONS if name in whole else (EPSILON,) for name in attacks}
     )
     table = error_table(answers).assign(relation=lambda t: t["classifier"].map(bench.relations()))
-    digest = weights.digest(network) if network is not None else ""
-    _keep(table.assign(weights=table["attack"].map({OURS: digest})))
+    _keep(table.assign(package=table["attack"].map({OURS: card.digest if card else ""})))
     claims = _rows(table)
     if network is not None:
         claims = [

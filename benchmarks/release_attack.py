@@ -27,7 +27,7 @@ def main() -> None:
     if not found:
         raise UsageError("nothing to release; run: make train-attack PARTS=release")
     network, card = load_package(max(found.values(), key=_tune_error))
-    rows = _measured(RESULTS / ERRORS, card.weights)
+    rows = _measured(RESULTS / ERRORS, card.digest)
     said = {"measured": verdict(rows)} if rows else {}
     folder = Path(released.__file__).parent / OURS
     save_package(folder, network, {**said, **card.record}, rows)
@@ -56,10 +56,10 @@ def _measured(path: Path, digest: str) -> list[dict[str, Any]]:
     """Return the benchmark's rows where they are of this very network."""
     if not path.is_file():
         return []
-    table = pd.read_csv(path, dtype={"weights": str})
-    if digest not in set(table["weights"]):
+    table = pd.read_csv(path, dtype={"package": str})
+    if digest not in set(table["package"]):
         return []
-    kept = table[table["attack"].isin([OURS, MI_FGSM, "noop", "random"])].drop(columns="weights")
+    kept = table[table["attack"].isin([OURS, MI_FGSM, "noop", "random"])].drop(columns="package")
     kept = kept.astype(object).where(kept.notna(), None)
     return [{str(key): value for key, value in row.items()} for row in kept.to_dict("records")]
 

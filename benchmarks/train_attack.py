@@ -58,6 +58,7 @@ RECIPE: Mapping[str, Any] = {
     "loss.name": "margin", "loss.confidence": 15.0, "loss.smoothness": 1e-4,
     "optimizer.name": "adam", "optimizer.lr": 4e-3, "optimizer.schedule": "cosine", "batch.size": 32,
     "augment.flip": True, "augment.diversity": 0.5, "hint.kind": "multiscale",
+    "hint.steps": 3, "hint.gain": 1.5,
 }  # fmt: skip
 # What is different in each network that may be released.
 CANDIDATES: Mapping[str, Mapping[str, Any]] = {
@@ -175,7 +176,9 @@ def _spec(given: AttackSettings, single: int | None = None, **changes: Any) -> A
     parameters = {**RECIPE, **changes}
     if single:
         parameters |= {"epsilon.mode": "single", "epsilon.single": single}
-    if parameters["hint.kind"] != "none":
+    if parameters["hint.kind"] == "none":
+        parameters = {n: v for n, v in parameters.items() if not n.startswith("hint.")}
+    else:
         parameters["hint.classifier"] = given.train[0]
     return AttackSpec.from_parameters(parameters)
 

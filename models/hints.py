@@ -5,8 +5,16 @@ clean image, so no label is needed. Unlike a cross-entropy's, this gradient does
 classifier is certain. No gradient of training flows through a hint. An attack that uses hints costs one
 forward and one backward pass of that classifier per look at an image.
 
+An attack may also climb that doubt, from the perturbation p that a network made, in `steps`:
+
+    u_0 = artanh p,   u_k = u_(k-1) + gain g_k / mean|g_k|,   p_k = tanh u_k
+
+with g_1 the gradient at the clean image, which the network has looked at anyway, and g_k the one at the image as
+p_(k-1) perturbs it: gradients add up as in MI-FGSM, and what was learned is where they begin.
+
 Source: Kurakin et al. 2018, "Adversarial Attacks and Defences Competition", sec. 5.3 (team iwiwi); its
-released network: https://github.com/pfnet-research/nips17-adversarial-attack.
+released network: https://github.com/pfnet-research/nips17-adversarial-attack. Dong et al. 2018, "Boosting
+Adversarial Attacks with Momentum" (MI-FGSM: gradients over their mean size, added up).
 """
 
 from dataclasses import dataclass
@@ -27,6 +35,8 @@ HINTS = ("none", "input", "multiscale")
 
 # Keeps a map of zeros from being divided by zero.
 _TINY = 1e-12
+# What of a perturbation is taken for the whole budget: artanh of it is 7.3.
+_WHOLE = 1 - 1e-6
 
 
 @dataclass(frozen=True)
@@ -35,21 +45,21 @@ class Look:
 
     Attributes:
         labels: (N,) integers, the classifier's answers that gradients are taken against; None without hint.
-        image: (N, C, H, W), the sign of the input gradient; None without hint.
+        gradient: (N, C, H, W), of the doubt by the image; None without hint.
         maps: for each depth (N, 2 K, h, w): K activations and their gradients, each divided by its root
             mean square over the image; empty unless the hint is `multiscale`.
     """
 
     labels: NDArray[np.integer] | None = None
-    image: NDArray[np.floating] | None = None
+    gradient: NDArray[np.floating] | None = None
     maps: tuple[NDArray[np.floating], ...] = ()
 
     def beside(self, images: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Return `images` (N, C, H, W) with the channels the hint adds to them."""
-        if self.image is None:
+        """Return `images` (N, C, H, W) with the channels the hint adds to them: its gradient's sign."""
+        if self.gradient is None:
             return images
         xp = chainer.backend.get_array_module(images)
-        joined: NDArray[np.floating] = xp.concatenate([images, self.image], axis=1)
+        joined: NDArray[np.floating] = xp.concatenate([images, xp.sign(self.gradient)], axis=1)
         return joined
 
 
@@ -62,8 +72,8 @@ class Hint:
             its stages.
         text: what `models.classifiers.build` makes it from; see `is_carried`.
         classifier: the classifier; it is frozen here.
-        skip: whether the sign of the input gradient also goes straight to the perturbation, so that a new
-            network begins as FGSM (see `models.generators.network.AttackNetwork.led`).
+        steps: of the climb that follows a network's own pass in an attack, >= 0; training does without.
+        gain: of each step, > 0: how far a gradient of mean size goes, in units of artanh p.
 
     Raises:
         UsageError: the classifier is of the user's own making.
@@ -72,7 +82,8 @@ class Hint:
     kind: Literal["input", "multiscale"]
     text: str
     classifier: Classifier
-    skip: bool = False
+    steps: int = 0
+    gain: float = 1.0
 
     def __post_init__(self) -> None:
         if not is_carried(self.text):
@@ -89,16 +100,44 @@ class Hint:
             images: (N, C, H, W) in [0, 1], any H and W.
             labels: the answers to take gradients against; None means the classifier's own to these images.
         """
+        return self._look(images, labels, deep=self.kind == "multiscale")
+
+    def climb(
+        self,
+        images: NDArray[np.floating],
+        budget: NDArray[np.floating],
+        perturbation: NDArray[np.floating],
+        look: Look,
+    ) -> NDArray[np.floating]:
+        """Return p_k after all steps (see above), shaped like `images`.
+
+        Args:
+            images: clean ones, (N, C, H, W) in [0, 1].
+            budget: epsilon / 255, (N, 1, 1, 1).
+            perturbation: p, in [-1, 1].
+            look: at the clean images; its answers are what gradients are taken against.
+        """
+        xp = chainer.backend.get_array_module(images)
+        p, u = perturbation, xp.arctanh(xp.clip(perturbation, -_WHOLE, _WHOLE))
+        for step in range(self.steps):
+            if step:
+                shown = xp.clip(images + budget * p, 0, 1)
+                look = self._look(shown, look.labels, deep=False)
+            u = u + self.gain * _over_its_mean(look.gradient)
+            p = xp.tanh(u)
+        return p
+
+    def _look(self, images: NDArray[np.floating], labels: Any, *, deep: bool) -> Look:
         x = chainer.Variable(images)
         # Attacks run where no graph is kept; this one is dropped on return.
         with chainer.force_backprop_mode():
             features = self.classifier.features(self._fitted(x))
             logits = self.classifier.head(features[-1])
             labels = logits.array.argmax(axis=1) if labels is None else labels
-            deep = features if self.kind == "multiscale" else ()
-            first, *rest = chainer.grad([_doubt(logits, labels)], [x, *deep])
-        maps = tuple(_map(f.array, g.array) for f, g in zip(deep, rest, strict=True))
-        return Look(labels, x.xp.sign(first.array), maps)
+            depths = features if deep else ()
+            first, *rest = chainer.grad([_doubt(logits, labels)], [x, *depths])
+        maps = tuple(_map(f.array, g.array) for f, g in zip(depths, rest, strict=True))
+        return Look(labels, first.array, maps)
 
     @cached_property
     def maps(self) -> tuple[int, ...]:
@@ -131,6 +170,10 @@ def _map(activation: NDArray[Any], gradient: NDArray[Any]) -> NDArray[Any]:
     parts = [a / (_root_mean_square(a) + _TINY) for a in (activation, gradient)]
     joined: NDArray[Any] = xp.concatenate(parts, axis=1)
     return joined
+
+
+def _over_its_mean(gradient: Any) -> Any:
+    return gradient / (abs(gradient).mean(axis=(1, 2, 3), keepdims=True) + _TINY)
 
 
 def _root_mean_square(a: NDArray[Any]) -> NDArray[Any]:

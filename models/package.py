@@ -10,6 +10,7 @@ It loads with no database, no data set and no MPI.
 
 import json
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -38,7 +39,8 @@ class HintCard(BaseModel):
         classes: number of its logits.
         size: height and width of the images it was made for, in pixels.
         weights: sha256 of its arrays.
-        skip: see `models.hints.Hint`.
+        steps: see `models.hints.Hint`.
+        gain: see `models.hints.Hint`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -48,7 +50,8 @@ class HintCard(BaseModel):
     classes: int = Field(ge=2)
     size: int = Field(ge=1)
     weights: str
-    skip: bool = False
+    steps: int = Field(0, ge=0)
+    gain: float = Field(1.0, gt=0)
 
 
 class Card(BaseModel):
@@ -75,6 +78,12 @@ class Card(BaseModel):
     hint: HintCard | None = None
     record: dict[str, Any] = {}
     errors: list[dict[str, Any]] = []
+
+    @property
+    def digest(self) -> str:
+        """sha256 of what decides its images: equal weights attack otherwise with another hint."""
+        facts = self.model_dump(include={"arch", "epsilons", "channels", "weights", "hint"})
+        return sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def check_folder(folder: Path) -> None:
@@ -189,7 +198,7 @@ def _hint_card(hint: Hint | None) -> HintCard | None:
     text = f"npz:{Path(hint.text).name}" if hint.text.startswith("npz:") else hint.text
     return HintCard(
         kind=hint.kind, classifier=text, classes=own.classes, size=own.size,
-        weights=weights.digest(own), skip=hint.skip,
+        weights=weights.digest(own), steps=hint.steps, gain=hint.gain,
     )  # fmt: skip
 
 
@@ -223,7 +232,7 @@ def _load_hint(folder: Path, card: HintCard, channels: int) -> Hint:
         weights.load(path, classifier)
     if weights.digest(classifier) != card.weights:
         raise DataError(f"package {str(folder)!r}: hint.npz is not what package.json describes")
-    return Hint(card.kind, text, classifier, card.skip)
+    return Hint(card.kind, text, classifier, card.steps, card.gain)
 
 
 def _markdown(card: Card, network: AttackNetwork) -> str:
@@ -248,11 +257,13 @@ def _markdown(card: Card, network: AttackNetwork) -> str:
 
 
 def _hint_line(card: HintCard) -> str:
-    kind = f"`{card.kind}`{' with skip' * card.skip}"
+    looks = max(1, card.steps)
+    passes = "one forward and one backward pass" if looks == 1 else f"{looks} passes there and back"
+    climb = f" and {card.steps} steps of gain {card.gain:g}" if card.steps else ""
     return (
-        f"- hint: {kind} from `{card.classifier}` (hint.npz, sha256 `{card.weights}`): besides the "
-        "network's own pass, an attack costs one forward and one backward pass of this classifier, and as "
-        "many more for a second step of a recurrent generator"
+        f"- hint: `{card.kind}`{climb} from `{card.classifier}` (hint.npz, sha256 `{card.weights}`): besides "
+        f"the network's own pass, an attack costs {passes} of this classifier, and one more for a second "
+        "step of a recurrent generator"
     )
 
 

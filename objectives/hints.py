@@ -32,4 +32,4 @@ def load_hint(
             f"allowed: {', '.join(train)}"
         )
     text = parse_target(spec.classifier)[0]
-    return Hint(spec.kind, text, load(spec.classifier), spec.skip)
+    return Hint(spec.kind, text, load(spec.classifier), spec.steps, spec.gain)

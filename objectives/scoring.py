@@ -235,7 +235,7 @@ def _entry(text: str, bench: _Bench, split: Split, nets: Mapping[str, Classifier
     network, card = load_package(place)
     seen, digests = seen_by_network(card.record), card.record.get("classifiers", {}).values()
     attack = network_attack(network)
-    return _Entry(name, attack, seen, bench.epsilons, weights=card.weights, digests=tuple(digests))
+    return _Entry(name, attack, seen, bench.epsilons, weights=card.digest, digests=tuple(digests))
 
 
 def _baseline(name: str, bench: _Bench, nets: Mapping[str, Classifier]) -> _Entry:

@@ -50,19 +50,22 @@ class HintSpec(_Part):
     Attributes:
         kind: `none`, or what a classifier says: `input`, `multiscale` (see `models.hints`).
         classifier: one of the study's train classifiers; None without hint.
-        skip: whether the network begins as FGSM on that classifier (see `models.hints.Hint`).
+        steps: of climbing that classifier's doubt after the network's own pass, in attacks and not in
+            training, 0..10 (see `models.hints`).
+        gain: of each step, 0.01..10; means nothing without steps.
     """
 
     kind: Literal["none", "input", "multiscale"] = "none"
     classifier: str | None = None
-    skip: bool = False
+    steps: int = Field(0, ge=0, le=10)
+    gain: float = Field(1.0, ge=0.01, le=10)
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> "HintSpec":
         if (self.kind == "none") != (self.classifier is None):
             raise ValueError("a classifier goes with every kind but none, and with no other")
-        if self.kind == "none" and self.skip:
-            raise ValueError("without a hint there is nothing to skip to the output")
+        if self.kind == "none" and self.steps:
+            raise ValueError("without a hint there is nothing to climb in steps")
         return self
 
 
@@ -222,8 +225,11 @@ def _suggest_hint(trial: Suggester, classifiers: Sequence[str]) -> dict[str, Sca
     if kind == "none":
         return {"hint.kind": kind}
     chosen = trial.suggest_categorical("hint.classifier", tuple(classifiers))
-    skip = trial.suggest_categorical("hint.skip", (False, True))
-    return {"hint.kind": kind, "hint.classifier": chosen, "hint.skip": skip}
+    steps = trial.suggest_categorical("hint.steps", (0, 1, 2, 3))
+    parameters = {"hint.kind": kind, "hint.classifier": chosen, "hint.steps": steps}
+    if steps:
+        parameters["hint.gain"] = trial.suggest_float("hint.gain", 0.1, 3.0, log=True)
+    return parameters
 
 
 def _suggest_targets(trial: Suggester, targets: Sequence[str]) -> dict[str, Scalar]:

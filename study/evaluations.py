@@ -77,7 +77,7 @@ def save_evaluations(engine: Engine, study: str, frame: "pd.DataFrame") -> None:
         engine: the study's database.
         study: its name.
         frame: the rows; a number that is missing (NaN, or no such column) stays missing. `weights` is the
-            digest of the network that attacked, where one did.
+            digest of the package that attacked, where one did.
     """
     _ensure(engine)
     if frame.empty:

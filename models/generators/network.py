@@ -67,6 +67,7 @@ def once(
     images: NDArray[np.floating],
     epsilon: NDArray[np.integer],
     update: int | None,
+    look: Look,
 ) -> chainer.Variable:
     """Return tanh of the head of the trunk's features: a perturbation computed in one go.
 
@@ -75,10 +76,9 @@ def once(
         images: (N, C, H, W) in [0, 1]; H and W multiples of the stride.
         epsilon: integers (N,), in 1/255 units.
         update: see `AttackNetwork.forward`; plays no part.
+        look: of the hint at these images.
     """
-    look = network.look(images)
-    spent = network.spend(network.trunk(look.beside(images), look.maps), epsilon)
-    return F.tanh(network.led(spent, look))
+    return F.tanh(network.spend(network.trunk(look.beside(images), look.maps), epsilon))
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,6 @@ class AttackNetwork(chainer.Chain):  # type: ignore[misc]
             self.head_b = chainer.Parameter(0, (heads, outputs, 1))
             if epsilons.mode == "film":
                 self.film = FiLM(features, epsilons)
-            if hint and hint.skip:
-                self.lead = chainer.Parameter(1, (channels, 1, 1))
 
     def forward(
         self,
@@ -178,9 +176,18 @@ class AttackNetwork(chainer.Chain):  # type: ignore[misc]
         epsilon: NDArray[np.integer],
         update: int | None = None,
     ) -> chainer.Variable:
-        """Return p(x, epsilon) in [-1, 1], shaped like `images`."""
+        """Return p(x, epsilon) in [-1, 1], shaped like `images`.
+
+        In an attack a hint's steps follow (`models.hints`). Training does without: a network that learns
+        with them learns what hurts its hint's classifier, and not what transfers.
+        """
         h, w = images.shape[2:]
-        p = self._perturb(self, self._padded(images), epsilon, update)
+        padded = self._padded(images)
+        look = self.look(padded)
+        p = self._perturb(self, padded, epsilon, update, look)
+        if self.hint and self.hint.steps and not chainer.config.train:
+            budget = self.budget(images, epsilon)
+            p = chainer.Variable(self.hint.climb(padded, budget, p.array, look))
         return p if p.shape == images.shape else p[:, :, :h, :w]
 
     def budget(self, images: NDArray[np.floating], epsilon: NDArray[np.integer]) -> Any:
@@ -210,20 +217,6 @@ class AttackNetwork(chainer.Chain):  # type: ignore[misc]
         flat = F.matmul(pixels, weight, transb=True)
         spent = flat + F.broadcast_to(F.swapaxes(bias, 1, 2), flat.shape)
         return F.transpose(F.reshape(spent, (n, h, w, -1)), (0, 3, 1, 2))
-
-    def led(self, spent: chainer.Variable, look: Look) -> chainer.Variable:
-        """Return u + w s: what was spent, and, with a hint's skip, the sign s of its input gradient.
-
-        The weights w, one per channel of the image, are learned and begin at 1: what the trunk has to
-        learn is how a perturbation differs from FGSM's.
-
-        Args:
-            spent: u, (N, C, H, W), before tanh.
-            look: of the same images.
-        """
-        if not (self.hint and self.hint.skip):
-            return spent
-        return spent + F.broadcast_to(self.lead, spent.shape) * look.image
 
     def device_resident_accept(self, visitor: Any) -> None:
         """Take the hint's classifier along to another device."""

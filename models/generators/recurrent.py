@@ -33,6 +33,7 @@ from models.generators.network import (
     Parts,
     suggest_width_and_norm,
 )
+from models.hints import Look
 from models.norms import Norm
 from study.space import Scalar, Suggester
 
@@ -73,9 +74,10 @@ def perturb(
     images: NDArray[np.floating],
     epsilon: NDArray[np.integer],
     update: int | None,
+    look: Look,
 ) -> chainer.Variable:
     """Return the perturbation after the last step; see `models.generators.network.once`."""
-    trunk, budget, look = network.trunk, network.budget(images, epsilon), network.look(images)
+    trunk, budget = network.trunk, network.budget(images, epsilon)
     steps = trunk.steps if update is None else 1 + update % trunk.steps
     p = u = chainer.Variable(network.xp.zeros_like(images))
     state = _recomputed(trunk.encode, look.beside(images))
@@ -87,12 +89,12 @@ def perturb(
         features, *state = _recomputed(decode, p, *state)
         spent = network.spend(features, epsilon)
         if trunk.adds:
-            u = u + network.led(spent, look)
+            u = u + spent
             p = F.tanh(u)
         else:
             p1, q = F.split_axis(spent, 2, axis=1)
             gate = F.sigmoid(q)
-            p = F.tanh(network.led(p1, look)) * gate + p * (1 - gate)
+            p = F.tanh(p1) * gate + p * (1 - gate)
     return p
 
 

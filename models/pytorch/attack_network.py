@@ -19,8 +19,9 @@ from torch.nn import functional as F
 __all__ = ["FORMAT", "OPERATORS", "AttackNetwork", "Graph", "Operation", "attack_network", "padded"]
 
 dependencies = ["torch"]
-FORMAT = 2
+FORMAT = 3
 _TINY = 1e-12  # keeps a map of zeros from being divided by zero
+_WHOLE = 1 - 1e-6  # what of a perturbation is taken for the whole budget
 
 
 class Operation(NamedTuple):
@@ -33,6 +34,17 @@ class Operation(NamedTuple):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: dict[str, Any]
+
+
+class Look(NamedTuple):
+    """What a hint says about images: its answers, the gradient by the image, maps at the encoder's sizes.
+
+    None and no maps without a hint.
+    """
+
+    labels: Any = None
+    gradient: Any = None
+    maps: Sequence[Tensor] = ()
 
 
 def padded(
@@ -226,7 +238,8 @@ class Hint(torch.nn.Module):  # type: ignore[misc]
 
     Args:
         description: JSON values: `maps`, whether its features are asked for; `size` that images are
-            resized to, or None; and its graph, from normalised images to features and logits.
+            resized to, or None; `steps` and `gain` of the climb; and its graph, from normalised images to
+            features and logits.
         tensors: of the graph, and `scale` and `shift` (1, C, 1, 1) that normalise images.
     """
 
@@ -234,6 +247,7 @@ class Hint(torch.nn.Module):  # type: ignore[misc]
         super().__init__()
         own = dict(tensors)
         self.maps, self.size = description["maps"], description["size"]
+        self.steps, self.gain = description["steps"], description["gain"]
         self.register_buffer("scale", own.pop("scale"))
         self.register_buffer("shift", own.pop("shift"))
         self.graph = _graph(description, own)
@@ -241,7 +255,7 @@ class Hint(torch.nn.Module):  # type: ignore[misc]
     def forward(
         self, images: Tensor, labels: Tensor | None = None
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Return its answers, the sign of the input gradient, and the maps; no gradient passes."""
+        """Return its answers, the input gradient, and the maps; no gradient passes."""
         with torch.inference_mode(False), torch.enable_grad():
             x = images.detach().clone().requires_grad_()
             shown = x if self.size is None else resized(x, (self.size, self.size))
@@ -254,7 +268,25 @@ class Hint(torch.nn.Module):  # type: ignore[misc]
         maps = [
             torch.cat([_even(f.detach()), _even(g)], 1) for f, g in zip(deep, rest, strict=True)
         ]
-        return labels, first.sign(), maps
+        return labels, first, maps
+
+    def climb(self, x: Tensor, budget: Tensor, p: Tensor, look: Look) -> Tensor:
+        """Return the perturbation p of images x after `steps` along their gradients, in units of artanh.
+
+        Args:
+            x: clean images (N, C, H, W) in [0, 1].
+            budget: epsilon / 255, (N, 1, 1, 1).
+            p: in [-1, 1].
+            look: at the clean images.
+        """
+        u, gradient = p.clamp(-_WHOLE, _WHOLE).atanh(), look.gradient
+        for step in range(self.steps):
+            if step:
+                _, gradient, _ = self(torch.clamp(x + budget * p, 0, 1), look.labels)
+            mean = gradient.abs().mean((1, 2, 3), keepdim=True)
+            u = u + self.gain * gradient / (mean + _TINY)
+            p = torch.tanh(u)
+        return p
 
 
 def _even(a: Tensor) -> Tensor:
@@ -276,8 +308,7 @@ class AttackNetwork(torch.nn.Module):  # type: ignore[misc]
             multiple of; `scales` of the encoder; `steps` of a recurrent one, else None, and whether it
             `adds` them up; and `graphs`: `trunk`, or `encode` and `decode`; `hint` where it has one.
         tensors: by graph and name the weights; `head_w` (heads, outputs, features) and `head_b` (heads,
-            outputs, 1); for `film`, `film_scale` and `film_shift` (features, waves); for a hint that skips
-            to the perturbation, `lead` (channels, 1, 1).
+            outputs, 1); for `film`, `film_scale` and `film_shift` (features, waves).
     """
 
     def __init__(self, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -295,7 +326,7 @@ class AttackNetwork(torch.nn.Module):  # type: ignore[misc]
                 for name, graph in description["graphs"].items()
             }
         )
-        for name in ("head_w", "head_b", "film_scale", "film_shift", "lead"):
+        for name in ("head_w", "head_b", "film_scale", "film_shift"):
             tensor = tensors.get(name)
             weight = None if tensor is None else torch.nn.Parameter(tensor, requires_grad=False)
             self.register_parameter(name, weight)
@@ -320,48 +351,41 @@ class AttackNetwork(torch.nn.Module):  # type: ignore[misc]
         h, w = images.shape[2:]
         rest = (0, -w % self.stride, 0, -h % self.stride)
         x = F.pad(images, rest, mode="replicate") if any(rest) else images
-        p = self._once(x, epsilon) if self.steps is None else self._in_steps(x, epsilon)
+        look = self._look(x)
+        p = self._once(x, epsilon, look) if self.steps is None else self._in_steps(x, epsilon, look)
+        if "hint" in self.graphs and self.graphs["hint"].steps:
+            p = self.graphs["hint"].climb(x, _unit(epsilon, x), p, look)
         return p[:, :, :h, :w]
 
-    def _once(self, x: Tensor, epsilon: Tensor) -> Tensor:
-        _, beside, maps = self._look(x, x)
-        spent = self._spend(self.graphs["trunk"](beside, *maps), epsilon)
-        return torch.tanh(self._led(spent, beside))
+    def _once(self, x: Tensor, epsilon: Tensor, look: Look) -> Tensor:
+        features = self.graphs["trunk"](_beside(x, look), *look.maps)
+        return torch.tanh(self._spend(features, epsilon))
 
-    def _in_steps(self, x: Tensor, epsilon: Tensor) -> Tensor:
-        labels, beside, maps = self._look(x, x)
+    def _in_steps(self, x: Tensor, epsilon: Tensor, look: Look) -> Tensor:
         p = u = torch.zeros_like(x)
-        state = self.graphs["encode"](beside)
+        state = self.graphs["encode"](_beside(x, look))
         state = state if isinstance(state, tuple) else (state,)
         for step in range(self.steps):
             if step:
-                shown = torch.clamp(x + _unit(epsilon, x) * p, 0, 1)
-                _, beside, maps = self._look(x, shown, labels)
-            features, *state = self.graphs["decode"](beside, *maps, p, *state)
+                look = self._look(torch.clamp(x + _unit(epsilon, x) * p, 0, 1), look.labels)
+            features, *state = self.graphs["decode"](_beside(x, look), *look.maps, p, *state)
             spent = self._spend(features, epsilon)
             if self.adds:
-                u = u + self._led(spent, beside)
+                u = u + spent
                 p = torch.tanh(u)
             else:
                 p1, q = spent.chunk(2, 1)
                 gate = torch.sigmoid(q)
-                p = torch.tanh(self._led(p1, beside)) * gate + p * (1 - gate)
+                p = torch.tanh(p1) * gate + p * (1 - gate)
         return p
 
-    def _led(self, spent: Tensor, beside: Tensor) -> Tensor:
-        """Return what was spent, led by the sign of the hint's gradient where the network skips to it."""
-        return spent if self.lead is None else spent + self.lead * beside[:, self.channels :]
-
-    def _look(
-        self, x: Tensor, shown: Tensor, labels: Tensor | None = None
-    ) -> tuple[Tensor | None, Tensor, list[Tensor]]:
-        """Return the hint's answers, x beside its image, and its maps at the sizes of the encoder."""
+    def _look(self, shown: Tensor, labels: Tensor | None = None) -> Look:
         if "hint" not in self.graphs:
-            return None, x, []
-        labels, image, maps = self.graphs["hint"](shown, labels)
+            return Look()
+        labels, gradient, maps = self.graphs["hint"](shown, labels)
         scales = (min(k, self.scales - 1) + 1 for k in range(len(maps)))
-        sizes = ([n >> scale for n in x.shape[2:]] for scale in scales)
-        return labels, torch.cat([x, image], 1), [*map(resized, maps, sizes)]
+        sizes = ([n >> scale for n in shown.shape[2:]] for scale in scales)
+        return Look(labels, gradient, [*map(resized, maps, sizes)])
 
     def _spend(self, features: Tensor, epsilon: Tensor) -> Tensor:
         """Return what the head of each image's budget makes of its features (N, F, H, W)."""
@@ -380,6 +404,10 @@ class AttackNetwork(torch.nn.Module):  # type: ignore[misc]
         waves = torch.cos(torch.pi * place[:, None] * waves).to(features.dtype)
         scale, shift = ((waves @ w.T)[:, :, None, None] for w in (self.film_scale, self.film_shift))
         return torch.relu(features + scale * features + shift)
+
+
+def _beside(x: Tensor, look: Look) -> Tensor:
+    return x if look.gradient is None else torch.cat([x, look.gradient.sign()], 1)
 
 
 def _unit(budget: Tensor, images: Tensor) -> Tensor:

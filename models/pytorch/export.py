@@ -3,6 +3,7 @@
 import copy
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,8 @@ def _hint(hint: Hint) -> tuple[dict[str, Any], Traced]:
     facts = {
         "maps": hint.kind == "multiscale",
         "size": None if classifier.any_size else size,
+        "steps": hint.steps,
+        "gain": hint.gain,
     }
     return facts, traced
 
@@ -167,7 +170,7 @@ def _tensors(arrays: Mapping[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def _check_known(network: AttackNetwork) -> None:
-    known = ("trunk/", "head_w", "head_b", "film/scale", "film/shift", "lead")
+    known = ("trunk/", "head_w", "head_b", "film/scale", "film/shift")
     if others := [n for n in sorted(weights.arrays(network)) if not n.startswith(known)]:
         raise UsageError(
             f"the network holds {', '.join(others[:4])}: what can be exported to torch is a trunk, "
@@ -199,7 +202,7 @@ def _in_float64(network: AttackNetwork) -> AttackNetwork:
     hint = network.hint
     with chainer.using_config("dtype", np.dtype(np.float64)):
         if hint:
-            hint = Hint(hint.kind, hint.text, _widened(hint.classifier), hint.skip)
+            hint = replace(hint, classifier=_widened(hint.classifier))
         twin = build(network.arch, network.epsilons, channels=network.channels, seed=0, hint=hint)
     forms, own = weights.arrays(twin), weights.arrays(network)
     weights.assign(twin, {name: own[name].astype(forms[name].dtype) for name in forms})

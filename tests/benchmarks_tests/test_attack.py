@@ -327,7 +327,7 @@ def test_the_verdict_says_where_the_network_loses(ours: float, begins: str) -> N
 
 def test_what_was_measured_of_another_network_is_not_released(tmp_path: Path) -> None:
     path = tmp_path / "errors.csv"
-    path.write_text("attack,epsilon,error,weights\nnoop,8,0.5,\nfgsm,8,0.5,\ncifar10,8,0.5,abc\n")
+    path.write_text("attack,epsilon,error,package\nnoop,8,0.5,\nfgsm,8,0.5,\ncifar10,8,0.5,abc\n")
     assert release_attack._measured(path, "abd") == []
     kept = release_attack._measured(path, "abc")
     assert [row["attack"] for row in kept] == ["noop", "cifar10"]

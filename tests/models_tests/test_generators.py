@@ -30,7 +30,7 @@ TINY = {
     "recurrent": {"width": 4, "downs": 2},
 }
 NORMS, MODES = get_args(Norm), get_args(Epsilons.model_fields["mode"].annotation)
-SKIP = "skip"  # of a multiscale hint; once per generator, because modes and norms do not touch it
+CLIMB = "climb"  # by a multiscale hint; once per generator, because modes and norms do not touch it
 AXES = {"name": tuple(GENERATORS), "norm": NORMS, "mode": MODES, "hint": HINTS}
 
 
@@ -44,14 +44,14 @@ def label(case: dict[str, str]) -> str:
     return "-".join(case.values())
 
 
-SKIPS = [{"name": name, "norm": "batch", "mode": "heads", "hint": SKIP} for name in GENERATORS]
-CASES = cases() + SKIPS
+CLIMBS = [{"name": name, "norm": "batch", "mode": "heads", "hint": CLIMB} for name in GENERATORS]
+CASES = cases() + CLIMBS
 SIZES = [(8, 8), (7, 9), (1, 1), (3, 17), (32, 32)]
 every = pytest.mark.parametrize("case", CASES, ids=label)
 # Every generator with every mode and hint, and the normalisations by turns: for laws that cost more.
 most = pytest.mark.parametrize(
     "case",
-    [c for c in cases() if sum(k.index(c[n]) for n, k in AXES.items()) % len(NORMS) == 0] + SKIPS,
+    [c for c in cases() if sum(k.index(c[n]) for n, k in AXES.items()) % len(NORMS) == 0] + CLIMBS,
     ids=label,
 )
 
@@ -82,8 +82,9 @@ def hint_of(kind: str, channels: int) -> Hint | None:
     if kind == "none":
         return None
     own = classifier(channels, str(chainer.get_dtype()))
-    skip = kind == SKIP
-    return Hint("multiscale" if skip else kind, "resnet8-w2", own, skip)
+    if kind == CLIMB:
+        return Hint("multiscale", "resnet8-w2", own, steps=2)
+    return Hint(kind, "resnet8-w2", own)
 
 
 def images(channels: int = 3, size: tuple[int, int] = (8, 8), count: int = 4) -> np.ndarray:

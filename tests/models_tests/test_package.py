@@ -303,28 +303,29 @@ def test_a_hint_changed_in_one_bit_is_refused(package: Path) -> None:
         load_package(package)
 
 
-def test_a_skip_travels_with_the_package(tmp_path: Path) -> None:
+def test_the_steps_of_a_hint_travel_with_the_package(tmp_path: Path) -> None:
     own = hint()
     network = build(
         parse_arch({"name": "unet", "width": 4}), Epsilons(), channels=1, seed=0,
-        hint=Hint(own.kind, own.text, own.classifier, skip=True),
+        hint=Hint(own.kind, own.text, own.classifier, steps=3, gain=1.5),
     )  # fmt: skip
-    network.lead.array[...] = 0.5
     save_package(tmp_path / "package", network, RECORD)
     found, card = load_package(tmp_path / "package")
-    assert card.hint.skip
+    assert (card.hint.steps, card.hint.gain) == (3, 1.5)
+    without = card.model_copy(update={"hint": card.hint.model_copy(update={"steps": 0})})
+    assert without.weights == card.weights
+    assert without.digest != card.digest
     np.testing.assert_array_equal(attacked(found), attacked(network))
-    assert (
-        "- hint: `multiscale` with skip from `vgg-w4`"
-        in (tmp_path / "package" / "CARD.md").read_text()
-    )
+    text = (tmp_path / "package" / "CARD.md").read_text()
+    assert "- hint: `multiscale` and 3 steps of gain 1.5 from `vgg-w4`" in text
+    assert "an attack costs 3 passes there and back of this classifier" in text
 
 
-def test_packages_from_before_skips_are_read(package: Path) -> None:
+def test_packages_from_before_steps_are_read(package: Path) -> None:
     card = json.loads((package / "package.json").read_text())
-    del card["hint"]["skip"]
+    del card["hint"]["steps"], card["hint"]["gain"]
     edit(package, hint=card["hint"])
-    assert not load_package(package)[0].hint.skip
+    assert not load_package(package)[0].hint.steps
 
 
 def test_packages_from_before_hints_and_modes_are_read(folder: Path) -> None:

@@ -21,13 +21,11 @@ def make(
     steps: int = 2,
     norm: str = "batch",
     update: str = "gate",
-    *,
-    skip: bool = False,
 ) -> AttackNetwork:
     fields = {"width": 4, "steps": steps, "norm": norm, "update": update}
     arch = parse_arch({"name": "recurrent", **fields})
     own = build_classifier("resnet8-w2", channels=3, classes=4, size=8, seed=1)
-    hint = None if kind == "none" else Hint(kind, "resnet8-w2", own, skip)
+    hint = None if kind == "none" else Hint(kind, "resnet8-w2", own)
     return build(arch, Epsilons(values=(4, 8, 16)), channels=3, seed=0, hint=hint)
 
 
@@ -119,23 +117,6 @@ def test_a_sum_adds_each_step_before_tanh() -> None:
     for update, expected in ((0, np.tanh(0.5)), (1, np.tanh(1.0))):
         p = network.perturbation(images(), BUDGETS, update).array
         np.testing.assert_allclose(p, expected, rtol=1e-5)
-
-
-@pytest.mark.parametrize(("update", "share"), [("gate", 0.5), ("sum", 1)])
-def test_with_a_skip_and_nothing_learned_each_step_follows_its_own_look(update, share) -> None:
-    network = make("input", update=update, skip=True)
-    network.head_w.array[...] = 0
-    x = images()
-    first = network.look(x)
-    p = network.perturbation(x, BUDGETS, 0).array
-    np.testing.assert_allclose(p, share * np.tanh(first.image), atol=1e-6)
-    second = network.look(np.clip(x + network.budget(x, BUDGETS) * p, 0, 1), first.labels)
-    assert (second.image != first.image).any()
-    both = {
-        "gate": 0.5 * np.tanh(second.image) + 0.25 * np.tanh(first.image),
-        "sum": np.tanh(first.image + second.image),
-    }
-    np.testing.assert_allclose(network.perturbation(x, BUDGETS, 1).array, both[update], atol=1e-6)
 
 
 def test_the_second_look_is_at_what_the_first_step_made_and_against_the_first_answer() -> None:

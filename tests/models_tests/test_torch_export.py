@@ -56,8 +56,6 @@ def make(
     network.head_b.array[...] = np.linspace(-1, 1, network.head_b.size).reshape(
         network.head_b.shape
     )
-    if hint and hint.skip:
-        network.lead.array[...] = np.array([0.5, -1.0, 2.0])[:, None, None]
     network(images(channels, (16, 16)).astype(network.head_w.dtype), np.full(4, 4))
     return network
 
@@ -68,13 +66,13 @@ def images(channels: int, size: tuple[int, int]) -> np.ndarray:
     return to_unit(pixels)
 
 
-def hint_of(kind: str, text: str = "plain-w2", *, skip: bool = False) -> Hint | None:
+def hint_of(kind: str, text: str = "plain-w2", *, steps: int = 0) -> Hint | None:
     if kind == "none":
         return None
     own = classifiers.build(text, channels=3, classes=10, size=32, seed=0)
     if own.normalised:
         own.mean[...], own.std[...] = 0.4914, 0.2023  # not exact in either precision
-    return Hint(kind, text, own, skip)  # type: ignore[arg-type]
+    return Hint(kind, text, own, steps, 0.7)  # type: ignore[arg-type]
 
 
 def attacked(network: AttackNetwork, x: np.ndarray, epsilon: np.ndarray) -> np.ndarray:
@@ -99,10 +97,10 @@ def test_outputs_are_equal_at_every_size(case) -> None:
 
 
 def check_equal_in_float64(
-    case: dict[str, Any], kind: str, text: str = "plain-w2", *, skip: bool = False
+    case: dict[str, Any], kind: str, text: str = "plain-w2", *, steps: int = 0
 ) -> None:
     with chainer.using_config("dtype", np.dtype(np.float64)):
-        network = make(case, hint=hint_of(kind, text, skip=skip))
+        network = make(case, hint=hint_of(kind, text, steps=steps))
     # Weights that are loaded are of single precision, whatever is asked for.
     converted, budgets = convert(network).double(), np.array([1, 4, 11, 200])
     for size in ((16, 16), (7, 9)):
@@ -123,9 +121,9 @@ def test_every_generator_answers_alike_with_every_mode_and_hint(name, mode, hint
     [{"name": name} for name in GENERATORS] + [{"name": "recurrent", "update": "sum"}],
     ids=str,
 )
-@pytest.mark.parametrize("skip", [False, True])
-def test_steps_that_add_up_and_skips_answer_alike(fields, skip) -> None:
-    check_equal_in_float64({**fields, "mode": "film"}, "input", skip=skip)
+@pytest.mark.parametrize("steps", [0, 3])
+def test_steps_that_add_up_and_hints_that_are_climbed_answer_alike(fields, steps) -> None:
+    check_equal_in_float64({**fields, "mode": "film"}, "input", steps=steps)
 
 
 @pytest.mark.parametrize("text", ["resnet8-w4", "vgg-w4", "mobilenet"])
@@ -248,7 +246,7 @@ def test_an_existing_folder_is_left_alone(package: Path, tmp_path: Path) -> None
 def test_another_format_is_refused(package: Path, tmp_path: Path) -> None:
     place = export_torch(package, tmp_path / "torch") / "network.pt"
     torch.save(torch.load(place, weights_only=True) | {"format": 1}, place)
-    with pytest.raises(ValueError, match=r"network\.pt' has format 1: expected 2"):
+    with pytest.raises(ValueError, match=r"network\.pt' has format 1: expected 3"):
         attack_network.attack_network(place)
 
 

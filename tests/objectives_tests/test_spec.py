@@ -93,17 +93,18 @@ def _corner(wanted: dict[str, object]) -> tuple[AttackSpec, dict[str, object]]:
         ("epsilon.single", "epsilon.mode", ("single",)),
         ("epsilon.sampling", "epsilon.mode", ("heads", "scaled", "film")),
         ("hint.classifier", "hint.kind", ("input", "multiscale")),
-        ("hint.skip", "hint.kind", ("input", "multiscale")),
+        ("hint.steps", "hint.kind", ("input", "multiscale")),
+        ("hint.gain", "hint.steps", (1, 2, 3)),
         ("arch.steps", "arch.name", ("recurrent",)),
         ("arch.update", "arch.name", ("recurrent",)),
         *((f"targets.weight.{text}", "targets.weighting", ("weighted",)) for text in TARGETS),
     ],
 )
 def test_parameters_exist_where_they_mean_something(name, switch, values) -> None:
-    assert {d.name: when for when, d in walk(draw)}[name] == {switch: values}
+    assert {d.name: when for when, d in walk(draw)}[name][switch] == values
     for seed in range(40):
         _, point = drawn(seed)
-        assert (name in point) == (point[switch] in values)
+        assert (name in point) == (point.get(switch) in values)
 
 
 @pytest.mark.parametrize("targets", [(), ("vgg",)])
@@ -138,10 +139,10 @@ def test_a_spec_from_before_hints_is_read() -> None:
     assert AttackSpec.model_validate(old) == AttackSpec()
 
 
-def test_a_spec_from_before_skips_and_sums_is_read() -> None:
+def test_a_spec_from_before_steps_and_sums_is_read() -> None:
     given = {"arch.name": "recurrent", "hint.kind": "input", "hint.classifier": "vgg"}
     old = json.loads(AttackSpec.from_parameters(given).model_dump_json())
-    del old["hint"]["skip"], old["arch"]["update"]
+    del old["hint"]["steps"], old["hint"]["gain"], old["arch"]["update"]
     assert AttackSpec.model_validate(old) == AttackSpec.from_parameters(given)
 
 
@@ -211,7 +212,7 @@ def test_specs_are_frozen(place) -> None:
             "hint is {'kind': 'input'}: a classifier goes with every kind but",
         ),
         ({"hint.classifier": "vgg"}, "hint is {'classifier': 'vgg'}: a classifier goes with every"),
-        ({"hint.skip": True}, "hint is {'skip': True}: without a hint there is nothing to skip"),
+        ({"hint.steps": 1}, "hint is {'steps': 1}: without a hint there is nothing to climb in"),
         (
             {"hint.kind": "all"},
             "hint.kind is 'all': input should be 'none', 'input' or 'multiscale'",
