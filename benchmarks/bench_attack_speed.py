@@ -16,7 +16,7 @@ import pandas as pd
 
 from benchmarks.attack_baseline import MI_FGSM, tuned
 from benchmarks.attack_classifiers import SUFFIX
-from benchmarks.bench_attack import EPSILON, ERRORS, OURS, Bench, load_bench
+from benchmarks.bench_attack import EPSILON, ERRORS, FURTHER, OURS, Bench, load_bench
 from benchmarks.claims import RESULTS, Claim, write
 from models.generators import AttackNetwork
 from models.package import Card, load_package
@@ -38,7 +38,7 @@ def main() -> None:
     attacks = {
         name: bench.baseline(name) for name in dict.fromkeys((*FRONTIER, tuned() or MI_FGSM))
     }
-    raced = {**attacks, OURS: network_attack(network), _many(): _of_many(bench)}
+    raced = {**attacks, OURS: network_attack(network), **_other_steps(), _many(): _of_many(bench)}
     seconds = in_turn(raced, bench.images.images[:BATCH])
     claims = [*_frontier(seconds, network), _against_many(seconds), _break_even(seconds, card)]
     facts = {
@@ -47,6 +47,15 @@ def main() -> None:
         "rounds": ROUNDS,
     }
     write(NAME, claims, facts, "bench-attack-speed")
+
+
+def _other_steps() -> dict[str, Attack]:
+    """The same network without steps, and with as many as it is shown with beside the baselines."""
+    return {
+        f"{OURS}:steps={steps}": network_attack(load_package(Path(OURS), steps=steps)[0])
+        for steps in (0, FURTHER)
+        if load_package(Path(OURS))[1].hint
+    }
 
 
 def in_turn(attacks: Mapping[str, Attack], images: np.ndarray) -> dict[str, list[float]]:
@@ -79,7 +88,7 @@ def _frontier(seconds: Mapping[str, list[float]], network: AttackNetwork) -> lis
             "; ".join([
                 f"{BATCH / statistics.median(spent):.0f} images/s",
                 *([f"mean error {100 * errors[name]:.1f} % at eps {EPSILON}"] if name in errors else []),
-                *([hints] if name == OURS else []),
+                *([hints] if name.startswith(OURS) else []),
             ]),
         )
         for name, spent in seconds.items() if name != _many()

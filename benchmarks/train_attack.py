@@ -58,7 +58,6 @@ RECIPE: Mapping[str, Any] = {
     "loss.name": "margin", "loss.confidence": 15.0, "loss.smoothness": 1e-4,
     "optimizer.name": "adam", "optimizer.lr": 4e-3, "optimizer.schedule": "cosine", "batch.size": 32,
     "augment.flip": True, "augment.diversity": 0.5, "hint.kind": "multiscale",
-    "hint.steps": 3, "hint.gain": 1.5,
 }  # fmt: skip
 # What is different in each network that may be released.
 CANDIDATES: Mapping[str, Mapping[str, Any]] = {

@@ -10,7 +10,8 @@ An attack may also climb that doubt, from the perturbation p that a network made
     u_0 = artanh p,   u_k = u_(k-1) + gain g_k / mean|g_k|,   p_k = tanh u_k
 
 with g_1 the gradient at the clean image, which the network has looked at anyway, and g_k the one at the image as
-p_(k-1) perturbs it: gradients add up as in MI-FGSM, and what was learned is where they begin.
+p_(k-1) perturbs it: gradients add up as in MI-FGSM, and what was learned is where they begin. Where there is a
+second classifier, every other step asks that one.
 
 Source: Kurakin et al. 2018, "Adversarial Attacks and Defences Competition", sec. 5.3 (team iwiwi); its
 released network: https://github.com/pfnet-research/nips17-adversarial-attack. Dong et al. 2018, "Boosting
@@ -74,6 +75,7 @@ class Hint:
         classifier: the classifier; it is frozen here.
         steps: of the climb that follows a network's own pass in an attack, >= 0; training does without.
         gain: of each step, > 0: how far a gradient of mean size goes, in units of artanh p.
+        second: the classifier that steps 2, 4, .. ask, of kind `input`; None for the same in all.
 
     Raises:
         UsageError: the classifier is of the user's own making.
@@ -84,6 +86,7 @@ class Hint:
     classifier: Classifier
     steps: int = 0
     gain: float = 1.0
+    second: "Hint | None" = None
 
     def __post_init__(self) -> None:
         if not is_carried(self.text):
@@ -121,8 +124,8 @@ class Hint:
         p, u = perturbation, xp.arctanh(xp.clip(perturbation, -_WHOLE, _WHOLE))
         for step in range(self.steps):
             if step:
-                shown = xp.clip(images + budget * p, 0, 1)
-                look = self._look(shown, look.labels, deep=False)
+                asked = self.second if self.second and step % 2 else self
+                look = asked._look(xp.clip(images + budget * p, 0, 1), look.labels, deep=False)
             u = u + self.gain * _over_its_mean(look.gradient)
             p = xp.tanh(u)
         return p
@@ -138,6 +141,11 @@ class Hint:
             first, *rest = chainer.grad([_doubt(logits, labels)], [x, *depths])
         maps = tuple(_map(f.array, g.array) for f, g in zip(depths, rest, strict=True))
         return Look(labels, first.array, maps)
+
+    @property
+    def classifiers(self) -> tuple[Classifier, ...]:
+        """All that it asks."""
+        return (self.classifier, *(self.second.classifiers if self.second else ()))
 
     @cached_property
     def maps(self) -> tuple[int, ...]:

@@ -3,16 +3,18 @@
     package.json   what `load` reads: network, weights' hash, and the whole record
     weights.npz    parameters
     hint.npz       the classifier that the network takes hints from, if any
+    second.npz     the one that takes turns with it, if any
     CARD.md        the same record for people
 
 It loads with no database, no data set and no MPI.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -24,10 +26,10 @@ from models.released import RELEASED, package_folder
 from study.errors import DataError, UsageError
 from study.objective import explain
 
-__all__ = ["Card", "HintCard", "check_folder", "load_package", "save_package"]
+__all__ = ["Card", "HintCard", "check_folder", "describe", "load_package", "save_package"]
 
 _FORMAT = 1
-_FILES = frozenset(("CARD.md", "hint.npz", "package.json", "weights.npz"))
+_FILES = frozenset(("CARD.md", "hint.npz", "package.json", "second.npz", "weights.npz"))
 
 
 class HintCard(BaseModel):
@@ -41,6 +43,7 @@ class HintCard(BaseModel):
         weights: sha256 of its arrays.
         steps: see `models.hints.Hint`.
         gain: see `models.hints.Hint`.
+        second: the same facts of the classifier in second.npz, if any.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -52,6 +55,7 @@ class HintCard(BaseModel):
     weights: str
     steps: int = Field(0, ge=0)
     gain: float = Field(1.0, gt=0)
+    second: "HintCard | None" = None
 
 
 class Card(BaseModel):
@@ -98,11 +102,24 @@ def check_folder(folder: Path) -> None:
         )
 
 
+def describe(
+    network: AttackNetwork,
+    record: Mapping[str, Any] = MappingProxyType({}),
+    errors: Sequence[dict[str, Any]] = (),
+) -> Card:
+    """Return the card of a network; see `save_package` for the arguments."""
+    return Card(
+        arch=network.arch.model_dump(), epsilons=Epsilons.model_validate(_budgets(network)),
+        channels=network.channels, weights=weights.digest(network), hint=_hint_card(network.hint),
+        record=dict(record), errors=list(errors),
+    )  # fmt: skip
+
+
 def save_package(
     folder: Path,
     network: AttackNetwork,
     record: Mapping[str, Any],
-    errors: list[dict[str, Any]] | None = None,
+    errors: Sequence[dict[str, Any]] = (),
 ) -> Card:
     """Write a package, whole or not at all; one that stands there already is replaced.
 
@@ -117,18 +134,14 @@ def save_package(
     """
     folder = folder.resolve()
     check_folder(folder)
-    card = Card(
-        arch=network.arch.model_dump(), epsilons=Epsilons.model_validate(_budgets(network)),
-        channels=network.channels, weights=weights.digest(network), hint=_hint_card(network.hint),
-        record=dict(record), errors=errors or [],
-    )  # fmt: skip
+    card = describe(network, record, errors)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
         fresh = Path(beside, "new")
         fresh.mkdir()
         weights.save(fresh / "weights.npz", network)
-        if network.hint:
-            _save_hint(fresh / "hint.npz", network.hint)
+        for name, hint in _hints(network.hint):
+            _save_hint(fresh / name, hint)
         (fresh / "package.json").write_text(card.model_dump_json(indent=1) + "\n")
         (fresh / "CARD.md").write_text(_markdown(card, network))
         if folder.exists():
@@ -137,14 +150,20 @@ def save_package(
     return card
 
 
-def load_package(folder: Path) -> tuple[AttackNetwork, Card]:
+def load_package(folder: Path, *, steps: int | None = None) -> tuple[AttackNetwork, Card]:
     """Load a package.
 
     Args:
         folder: where it lies, or the name of a released one (see `models.released`).
+        steps: how far each attack climbs its hint's doubt (`models.hints`), >= 0; None for as far as the
+            package says.
+
+    Returns:
+        the network, and the card of the package as it attacks with these steps.
 
     Raises:
         DataError: a file is missing or damaged, or the weights are not the ones the card describes.
+        UsageError: there are steps, and the package has no hint.
     """
     folder = package_folder(folder)
     path = folder / "package.json"
@@ -154,13 +173,21 @@ def load_package(folder: Path) -> tuple[AttackNetwork, Card]:
             f"package {str(folder)!r} has no package.json; expected a folder made by `jigsaw package STUDY "
             f"FOLDER`{released}"
         )
-    card = _read_card(path)
-    hint = _load_hint(folder, card.hint, card.channels) if card.hint else None
+    card = _with_steps(_read_card(path), folder, steps)
+    hint = _load_hint(folder / "hint.npz", card.hint, card.channels) if card.hint else None
     network = build(parse_arch(card.arch), card.epsilons, channels=card.channels, seed=0, hint=hint)
     weights.load(folder / "weights.npz", network)
     if weights.digest(network) != card.weights:
         raise DataError(f"package {str(folder)!r}: weights.npz is not what package.json describes")
     return network, card
+
+
+def _with_steps(card: Card, folder: Path, steps: int | None) -> Card:
+    if steps is None:
+        return card
+    if card.hint is None:
+        raise UsageError(f"steps is {steps}, and package {str(folder)!r} has no hint to climb")
+    return card.model_copy(update={"hint": card.hint.model_copy(update={"steps": steps})})
 
 
 def _is_package(folder: Path) -> bool:
@@ -198,8 +225,16 @@ def _hint_card(hint: Hint | None) -> HintCard | None:
     text = f"npz:{Path(hint.text).name}" if hint.text.startswith("npz:") else hint.text
     return HintCard(
         kind=hint.kind, classifier=text, classes=own.classes, size=own.size,
-        weights=weights.digest(own), steps=hint.steps, gain=hint.gain,
+        weights=weights.digest(own), steps=hint.steps, gain=hint.gain, second=_hint_card(hint.second),
     )  # fmt: skip
+
+
+def _hints(hint: Hint | None) -> Iterator[tuple[str, Hint]]:
+    """Yield the files of a hint's classifiers and what goes into them."""
+    if hint:
+        yield "hint.npz", hint
+        if hint.second:
+            yield "second.npz", hint.second
 
 
 def _save_hint(path: Path, hint: Hint) -> None:
@@ -209,13 +244,10 @@ def _save_hint(path: Path, hint: Hint) -> None:
         weights.save(path, hint.classifier)
 
 
-def _load_hint(folder: Path, card: HintCard, channels: int) -> Hint:
-    path, shape = (
-        folder / "hint.npz",
-        {"channels": channels, "classes": card.classes, "size": card.size},
-    )
+def _load_hint(path: Path, card: HintCard, channels: int) -> Hint:
+    folder, shape = path.parent, {"channels": channels, "classes": card.classes, "size": card.size}
     if not path.is_file():
-        raise DataError(f"package {str(folder)!r} has no hint.npz, which package.json describes")
+        raise DataError(f"package {str(folder)!r} has no {path.name}, which package.json describes")
     # Checked before anything is built: text of another form would name code to run.
     if not is_carried(card.classifier):
         raise DataError(
@@ -231,8 +263,9 @@ def _load_hint(folder: Path, card: HintCard, channels: int) -> Hint:
     if not pretrained:
         weights.load(path, classifier)
     if weights.digest(classifier) != card.weights:
-        raise DataError(f"package {str(folder)!r}: hint.npz is not what package.json describes")
-    return Hint(card.kind, text, classifier, card.steps, card.gain)
+        raise DataError(f"package {str(folder)!r}: {path.name} is not what package.json describes")
+    second = _load_hint(folder / "second.npz", card.second, channels) if card.second else None
+    return Hint(card.kind, text, classifier, card.steps, card.gain, second)
 
 
 def _markdown(card: Card, network: AttackNetwork) -> str:
@@ -260,10 +293,15 @@ def _hint_line(card: HintCard) -> str:
     looks = max(1, card.steps)
     passes = "one forward and one backward pass" if looks == 1 else f"{looks} passes there and back"
     climb = f" and {card.steps} steps of gain {card.gain:g}" if card.steps else ""
+    own = f"`{card.classifier}` (hint.npz, sha256 `{card.weights}`)"
+    turns = (
+        f", by turns with `{card.second.classifier}` (second.npz, sha256 `{card.second.weights}`)"
+        if card.second
+        else ""
+    )
     return (
-        f"- hint: `{card.kind}`{climb} from `{card.classifier}` (hint.npz, sha256 `{card.weights}`): besides "
-        f"the network's own pass, an attack costs {passes} of this classifier, and one more for a second "
-        "step of a recurrent generator"
+        f"- hint: `{card.kind}`{climb} from {own}{turns}: besides the network's own pass, an attack costs "
+        f"{passes} of such a classifier, and one more for a second step of a recurrent generator"
     )
 
 

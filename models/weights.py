@@ -41,18 +41,18 @@ def arrays(link: chainer.Link) -> dict[str, Array]:
 
 
 def encode(link: chainer.Link) -> bytes:
-    """Return the bytes `save` writes: an uncompressed npz, the same for the same arrays."""
+    """Return the arrays of `link` as an uncompressed npz, the same for the same arrays."""
     return pack(arrays(link))
 
 
 def save(path: Path, link: chainer.Link) -> None:
-    """Write the arrays of `link` to `path` as npz, whole or not at all.
+    """Write the arrays of `link` to `path` as a compressed npz, whole or not at all.
 
     Args:
         path: the file; its folder must exist. A reader sees the old file or the new one, no part.
         link: a network without uninitialised parameters.
     """
-    write_whole(path, encode(link))
+    write_whole(path, pack(arrays(link), deflated=True))
 
 
 def read(path: Path) -> dict[str, Array]:

@@ -27,8 +27,16 @@ _folder = click.Path(file_okay=False, path_type=Path)
 @click.argument("input_dir", type=_folder)
 @click.argument("output_dir", type=_folder)
 @click.argument("max_epsilon", type=click.IntRange(0, 255))
+@click.option(
+    "--steps",
+    type=click.IntRange(0, 1000),
+    help="Gradient steps of the hint's classifiers after the network's own pass: more are stronger at small "
+    "budgets, and slower.  [default: the package's own]",
+)
 @device_option
-def attack(package: Path, input_dir: Path, output_dir: Path, max_epsilon: int) -> None:
+def attack(
+    package: Path, input_dir: Path, output_dir: Path, max_epsilon: int, steps: int | None
+) -> None:
     """Attack every PNG of INPUT_DIR with PACKAGE; write OUTPUT_DIR, same names.
 
     \b
@@ -36,7 +44,7 @@ def attack(package: Path, input_dir: Path, output_dir: Path, max_epsilon: int) -
     MAX_EPSILON is the L-infinity budget in units of 1/255. A budget outside the network's own set is
     served by one of its set, scaled; the budget holds in any case.
     """
-    network, card = load_package(package)
+    network, card = load_package(package, steps=steps)
     _say_nearest(card, max_epsilon)
     done = 0
     for _ in attack_folder(

@@ -22,14 +22,24 @@ def load_hint(
         load: gives a classifier by its text.
 
     Raises:
-        UsageError: the hint's classifier is not in `train`, or is code of the user's own.
+        UsageError: a classifier of the hint is not in `train`, or is code of the user's own.
     """
     if spec.kind == "none" or spec.classifier is None:
         return None
-    if spec.classifier not in train:
+    second = None
+    if spec.second is not None:
+        text, classifier = _named("second", spec.second, train, load)
+        second = Hint("input", text, classifier)
+    text, classifier = _named("classifier", spec.classifier, train, load)
+    return Hint(spec.kind, text, classifier, spec.steps, spec.gain, second)
+
+
+def _named(
+    field: str, text: str, train: Sequence[str], load: Callable[[str], Classifier]
+) -> tuple[str, Classifier]:
+    if text not in train:
         raise UsageError(
-            f"hint.classifier is {spec.classifier!r}, and hints come from what the attack trains on; "
+            f"hint.{field} is {text!r}, and hints come from what the attack trains on; "
             f"allowed: {', '.join(train)}"
         )
-    text = parse_target(spec.classifier)[0]
-    return Hint(spec.kind, text, load(spec.classifier), spec.steps, spec.gain)
+    return parse_target(text)[0], load(text)

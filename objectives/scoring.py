@@ -1,5 +1,6 @@
 """`jigsaw evaluate`: any attack, on any classifiers and images."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from study.world import World
 __all__ = ["evaluate"]
 
 _ALWAYS = ("noop", "random")
+_ATTACK = re.compile(r"(?:([^=:]+)=)?(.+?)(?::steps=(\d{1,4}))?", re.DOTALL)
 # Without a study, classifiers and budgets are those of a study that says nothing about them.
 _EPSILONS, _CLASSIFIER_IMAGES = (
     AttackSettings.model_fields[name].default for name in ("epsilons", "classifier_images")
@@ -77,7 +79,8 @@ def evaluate(
 
     \b
     Each attack is one of
-      FOLDER        or NAME=FOLDER: an attack package, or the name of a released one, such as cifar10
+      FOLDER        or NAME=FOLDER: an attack package, or the name of a released one, such as cifar10;
+                    cifar10:steps=8 takes so many gradient steps after the network's own pass
       FOLDER        or NAME=FOLDER: adversarial PNG files that any tool made from those of `jigsaw images`
       fgsm, pgd     behind any of i-, mi-, di-, ti-, si-, rn-, with parameters if you like, such as
                     di-ti-mi-fgsm:steps=20,momentum=0.9: a baseline that takes gradients from the
@@ -222,20 +225,31 @@ def _entry(text: str, bench: _Bench, split: Split, nets: Mapping[str, Classifier
         return _Entry(text, baseline(text, []), None, bench.epsilons, timed=text != "noop")
     if is_baseline(text):
         return _baseline(text, bench, nets)
-    name, equals, rest = text.partition("=")
-    place = package_folder(rest if equals else text)
+    name, rest, steps = _parts(text)
+    place = package_folder(rest)
     if not place.is_dir():
         allowed = ", ".join((*RELEASED, *BASELINES))
         raise UsageError(
             f"attack {text!r} is neither a folder nor a released network or baseline such as {allowed}"
         )
-    name = name if equals else place.name
+    name = name or place.name + ("" if steps is None else f":steps={steps}")
     if not (place / "package.json").is_file():
+        if steps is not None:
+            raise UsageError(f"attack {text!r} has steps, and {str(place)!r} is no attack package")
         return _folder(name, place, bench, split)
-    network, card = load_package(place)
+    network, card = load_package(place, steps=steps)
     seen, digests = seen_by_network(card.record), card.record.get("classifiers", {}).values()
     attack = network_attack(network)
     return _Entry(name, attack, seen, bench.epsilons, weights=card.digest, digests=tuple(digests))
+
+
+def _parts(text: str) -> tuple[str | None, str, int | None]:
+    """Return the name, the folder and the steps of [NAME=]FOLDER[:steps=N]."""
+    found = _ATTACK.fullmatch(text)
+    if found is None:
+        return None, text, None
+    name, folder, steps = found.groups()
+    return name, folder, None if steps is None else int(steps)
 
 
 def _baseline(name: str, bench: _Bench, nets: Mapping[str, Classifier]) -> _Entry:

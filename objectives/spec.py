@@ -53,18 +53,21 @@ class HintSpec(_Part):
         steps: of climbing that classifier's doubt after the network's own pass, in attacks and not in
             training, 0..10 (see `models.hints`).
         gain: of each step, 0.01..10; means nothing without steps.
+        second: the train classifier that every other step asks; None for the same in all. Means nothing
+            below two steps.
     """
 
     kind: Literal["none", "input", "multiscale"] = "none"
     classifier: str | None = None
     steps: int = Field(0, ge=0, le=10)
     gain: float = Field(1.0, ge=0.01, le=10)
+    second: str | None = None
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> "HintSpec":
         if (self.kind == "none") != (self.classifier is None):
             raise ValueError("a classifier goes with every kind but none, and with no other")
-        if self.kind == "none" and self.steps:
+        if self.kind == "none" and (self.steps or self.second):
             raise ValueError("without a hint there is nothing to climb in steps")
         return self
 
@@ -229,6 +232,9 @@ def _suggest_hint(trial: Suggester, classifiers: Sequence[str]) -> dict[str, Sca
     parameters = {"hint.kind": kind, "hint.classifier": chosen, "hint.steps": steps}
     if steps:
         parameters["hint.gain"] = trial.suggest_float("hint.gain", 0.1, 3.0, log=True)
+    if steps > 1:
+        second = trial.suggest_categorical("hint.second", (None, *classifiers))
+        parameters["hint.second"] = second
     return parameters
 
 

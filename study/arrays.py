@@ -32,17 +32,22 @@ _UNREADABLE = (
 )  # fmt: skip
 
 
-def pack(arrays: Mapping[str, Array]) -> bytes:
-    """Return an uncompressed npz, the same for the same arrays.
+def pack(arrays: Mapping[str, Array], *, deflated: bool = False) -> bytes:
+    """Return an npz, the same for the same arrays.
+
+    Args:
+        arrays: by name.
+        deflated: whether entries are compressed, by the zlib in use.
 
     Raises:
         ValueError: an array holds Python objects.
     """
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(buffer, "w") as archive:
         for name, array in sorted(arrays.items()):
             entry = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
             entry.create_system = 3  # else the platform's own number goes in
+            entry.compress_type = zipfile.ZIP_DEFLATED if deflated else zipfile.ZIP_STORED
             with archive.open(entry, "w") as stream:
                 np.lib.format.write_array(stream, np.asarray(array, order="C"), allow_pickle=False)
     return buffer.getvalue()

@@ -219,10 +219,10 @@ class AttackNetwork(chainer.Chain):  # type: ignore[misc]
         return F.transpose(F.reshape(spent, (n, h, w, -1)), (0, 3, 1, 2))
 
     def device_resident_accept(self, visitor: Any) -> None:
-        """Take the hint's classifier along to another device."""
+        """Take the hint's classifiers along to another device."""
         super().device_resident_accept(visitor)
-        if self.hint:
-            self.hint.classifier.device_resident_accept(visitor)
+        for classifier in self.hint.classifiers if self.hint else ():
+            classifier.device_resident_accept(visitor)
 
     def _padded(self, images: NDArray[np.floating]) -> NDArray[np.floating]:
         h, w = images.shape[2:]
@@ -231,6 +231,8 @@ class AttackNetwork(chainer.Chain):  # type: ignore[misc]
 
 
 def _check_channels(hint: Hint | None, channels: int) -> None:
+    if hint and hint.second:
+        _check_channels(hint.second, channels)
     if hint and hint.classifier.channels != channels:
         raise UsageError(
             f"hint.classifier {hint.text!r} takes images of {hint.classifier.channels} channels; these "

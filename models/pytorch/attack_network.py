@@ -270,7 +270,7 @@ class Hint(torch.nn.Module):  # type: ignore[misc]
         ]
         return labels, first, maps
 
-    def climb(self, x: Tensor, budget: Tensor, p: Tensor, look: Look) -> Tensor:
+    def climb(self, x: Tensor, budget: Tensor, p: Tensor, look: Look, second: Any) -> Tensor:
         """Return the perturbation p of images x after `steps` along their gradients, in units of artanh.
 
         Args:
@@ -278,11 +278,13 @@ class Hint(torch.nn.Module):  # type: ignore[misc]
             budget: epsilon / 255, (N, 1, 1, 1).
             p: in [-1, 1].
             look: at the clean images.
+            second: what every other step asks.
         """
         u, gradient = p.clamp(-_WHOLE, _WHOLE).atanh(), look.gradient
         for step in range(self.steps):
             if step:
-                _, gradient, _ = self(torch.clamp(x + budget * p, 0, 1), look.labels)
+                asked = second if step % 2 else self
+                _, gradient, _ = asked(torch.clamp(x + budget * p, 0, 1), look.labels)
             mean = gradient.abs().mean((1, 2, 3), keepdim=True)
             u = u + self.gain * gradient / (mean + _TINY)
             p = torch.tanh(u)
@@ -306,7 +308,8 @@ class AttackNetwork(torch.nn.Module):  # type: ignore[misc]
             on features that the budget modulates), `scaled` or `single` (one for all); `values`, the
             budgets it was trained for in units of 1/255; `stride`, what height and width are padded to a
             multiple of; `scales` of the encoder; `steps` of a recurrent one, else None, and whether it
-            `adds` them up; and `graphs`: `trunk`, or `encode` and `decode`; `hint` where it has one.
+            `adds` them up; and `graphs`: `trunk`, or `encode` and `decode`; `hint` and `second` where it has
+            them.
         tensors: by graph and name the weights; `head_w` (heads, outputs, features) and `head_b` (heads,
             outputs, 1); for `film`, `film_scale` and `film_shift` (features, waves).
     """
@@ -322,7 +325,7 @@ class AttackNetwork(torch.nn.Module):  # type: ignore[misc]
         }
         self.graphs = torch.nn.ModuleDict(
             {
-                name: (Hint if name == "hint" else _graph)(graph, own[name])
+                name: (Hint if name in ("hint", "second") else _graph)(graph, own[name])
                 for name, graph in description["graphs"].items()
             }
         )
@@ -354,7 +357,9 @@ class AttackNetwork(torch.nn.Module):  # type: ignore[misc]
         look = self._look(x)
         p = self._once(x, epsilon, look) if self.steps is None else self._in_steps(x, epsilon, look)
         if "hint" in self.graphs and self.graphs["hint"].steps:
-            p = self.graphs["hint"].climb(x, _unit(epsilon, x), p, look)
+            first = self.graphs["hint"]
+            second = self.graphs["second" if "second" in self.graphs else "hint"]
+            p = first.climb(x, _unit(epsilon, x), p, look, second)
         return p[:, :, :h, :w]
 
     def _once(self, x: Tensor, epsilon: Tensor, look: Look) -> Tensor:
@@ -414,16 +419,25 @@ def _unit(budget: Tensor, images: Tensor) -> Tensor:
     return budget.to(images.dtype)[:, None, None, None] / 255
 
 
-def attack_network(path: str | Path | None = None) -> AttackNetwork:
+def attack_network(path: str | Path | None = None, *, steps: int | None = None) -> AttackNetwork:
     """Return the network of the file `path`, by default network.pt beside this file; nothing is unpickled.
 
+    Args:
+        path: of a file.
+        steps: how far each attack climbs its hint's doubt after the network's own pass; None for as far as
+            the network came with.
+
     Raises:
-        ValueError: the file has another format.
+        ValueError: the file has another format, or there are steps and no hint.
     """
     place = Path(__file__).with_name("network.pt") if path is None else Path(path)
     content = torch.load(place, map_location="cpu", weights_only=True)
     if content.get("format") != FORMAT:
         raise ValueError(f"{str(place)!r} has format {content.get('format')!r}: expected {FORMAT}")
     network = AttackNetwork(content["description"], content["tensors"])
+    if steps is not None:
+        if "hint" not in network.graphs:
+            raise ValueError(f"steps is {steps}, and the network has no hint to climb")
+        network.graphs["hint"].steps = steps
     network.eval()
     return network

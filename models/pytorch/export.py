@@ -92,7 +92,10 @@ def _described(network: AttackNetwork) -> tuple[dict[str, Any], dict[str, torch.
         for name, array in weights.arrays(network).items()
         if not name.startswith("trunk/")
     }
-    extra = {"hint": _hint(network.hint)} if network.hint else {}
+    hint = network.hint
+    extra = {"hint": _hint(hint)} if hint else {}
+    if hint and hint.second:
+        extra["second"] = _hint(hint.second)
     description = {
         "channels": network.channels,
         **network.epsilons.model_dump(include={"mode", "values"}),
@@ -202,7 +205,10 @@ def _in_float64(network: AttackNetwork) -> AttackNetwork:
     hint = network.hint
     with chainer.using_config("dtype", np.dtype(np.float64)):
         if hint:
-            hint = replace(hint, classifier=_widened(hint.classifier))
+            second = hint.second
+            if second:
+                second = replace(second, classifier=_widened(second.classifier))
+            hint = replace(hint, classifier=_widened(hint.classifier), second=second)
         twin = build(network.arch, network.epsilons, channels=network.channels, seed=0, hint=hint)
     forms, own = weights.arrays(twin), weights.arrays(network)
     weights.assign(twin, {name: own[name].astype(forms[name].dtype) for name in forms})
