@@ -29,13 +29,13 @@ from typing import Any
 from objectives.attack import AttackSettings
 from tests.conftest import DATA
 
-__all__ = ["DATASET", "SUFFIX", "conditions", "pretrained"]
+__all__ = ["DATASET", "SUFFIX", "conditions", "defended", "pretrained"]
 
 _FOLDER = os.path.relpath(DATA)
 _RESNET = {depth: f"npz:{_FOLDER}/weights/cifar10_resnet{depth}.npz" for depth in (20, 32, 56)}
 
 
-def _defended(text: str) -> tuple[str, ...]:
+def defended(text: str) -> tuple[str, ...]:
     return text, *(f"{defence}+{text}" for defence in ("jpeg:50", "bits:3", "median:3"))
 
 
@@ -44,13 +44,13 @@ _SETS: dict[str, dict[str, Any]] = {
         "data": f"cifar10:{_FOLDER}/cifar10_small.npz",
         "train": (_RESNET[20], _RESNET[32], "vgg", "plain", "resnet8"),
         "tune": ("plain@1", "resnet8@1"),
-        "report": (*_defended(_RESNET[56]), "mobilenet", "mobilenet~fgsm-rs:8"),
+        "report": (*defended(_RESNET[56]), "mobilenet", "mobilenet~fgsm-rs:8"),
     },
     "fashion_mnist": {
         "data": f"fashion_mnist:{_FOLDER}/fashion_mnist.npz",
         "train": ("resnet8", "vgg", "plain"),
         "tune": ("resnet8@1", "plain@1"),
-        "report": (*_defended("vgg@1"), "mobilenet", "mobilenet~fgsm-rs:8"),
+        "report": (*defended("vgg@1"), "mobilenet", "mobilenet~fgsm-rs:8"),
     },
 }
 DATASET = os.environ.get("DATASET") or "cifar10"

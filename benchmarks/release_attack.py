@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.attack_baseline import MI_FGSM
-from benchmarks.bench_attack import ERRORS, OURS
+from benchmarks.bench_attack import ERRORS, OURS, OURS_FURTHER
 from benchmarks.claims import RESULTS
 from benchmarks.train_attack import packages
 from models import released, weights
@@ -86,7 +86,9 @@ def _measured(path: Path, digest: str) -> list[dict[str, Any]]:
     table = pd.read_csv(path, dtype={"package": str})
     if digest not in set(table["package"]):
         return []
-    kept = table[table["attack"].isin([OURS, MI_FGSM, "noop", "random"])].drop(columns="package")
+    kept = table[table["attack"].isin([OURS, OURS_FURTHER, MI_FGSM, "noop", "random"])].drop(
+        columns="package"
+    )
     kept = kept.astype(object).where(kept.notna(), None)
     return [{str(key): value for key, value in row.items()} for row in kept.to_dict("records")]
 

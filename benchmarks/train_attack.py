@@ -45,7 +45,7 @@ from study.errors import JigsawError, TrialInterrupted, UsageError
 from study.snapshots import Keeping, discard
 from study.world import World
 
-__all__ = ["CANDIDATES", "COMPARED", "FOLDER", "PARTS", "RECIPE", "absent", "packages"]
+__all__ = ["CANDIDATES", "COMPARED", "FOLDER", "PARTS", "RECIPE", "absent", "packages", "spec_of"]
 
 QUICK = bool(os.environ.get("QUICK"))
 FOLDER = Path(f"runs/attack{SUFFIX}{'-quick' if QUICK else ''}")
@@ -122,7 +122,7 @@ def _study(part: str) -> None:
 def _release(part: str) -> None:
     given = conditions(quick=QUICK, images=RELEASE, reports=1)
     for name, changes in CANDIDATES.items():
-        _train(Cell(part, name, _spec(given, **changes), given), 1)
+        _train(Cell(part, name, spec_of(given, **changes), given), 1)
 
 
 def _baseline(part: str) -> None:
@@ -133,7 +133,7 @@ def _factorial(part: str) -> None:
     for targets, epsilons, hints in product((False, True), repeat=3):
         given = conditions(quick=QUICK)
         given = given if targets else given.model_copy(update={"train": given.train[:1]})
-        spec = _spec(given, None if epsilons else 8, **({} if hints else {"hint.kind": "none"}))
+        spec = spec_of(given, None if epsilons else 8, **({} if hints else {"hint.kind": "none"}))
         name = "-".join(
             f"{what}{int(on)}"
             for what, on in (("targets", targets), ("epsilons", epsilons), ("hints", hints))
@@ -145,7 +145,7 @@ def _specialists(part: str) -> None:
     given = conditions(quick=QUICK)
     for single in (None, 4, 8, 16):
         name = f"eps{single:02d}" if single else "all"
-        _compare(Cell(part, name, _spec(given, single), given), seeds=3)
+        _compare(Cell(part, name, spec_of(given, single), given), seeds=3)
 
 
 def _seeds(part: str) -> None:
@@ -170,7 +170,7 @@ PARTS = {
 COMPARED = ("factorial", "specialists", "seeds")
 
 
-def _spec(given: AttackSettings, single: int | None = None, **changes: Any) -> AttackSpec:
+def spec_of(given: AttackSettings, single: int | None = None, **changes: Any) -> AttackSpec:
     """Return the recipe, with the changes; `single` is the one budget it trains for, if it is one."""
     parameters = {**RECIPE, **changes}
     if single:

@@ -23,7 +23,7 @@ from benchmarks import (
     release_attack,
     train_attack,
 )
-from models import released
+from models import released, weights
 from models.classifiers import Classifier, build, freeze
 from models.package import load_package
 from objectives.attack import AttackSettings
@@ -208,7 +208,7 @@ class TestTraining:
         monkeypatch.setattr(train_attack, "_processor_seconds", lambda updates: next(spent))
         monkeypatch.setattr(train_attack, "SECONDS", 10)
         given = small(quick=False)
-        cell = train_attack.Cell("factorial", "a", train_attack._spec(given), given)
+        cell = train_attack.Cell("factorial", "a", train_attack.spec_of(given), given)
         assert train_attack._affordable(cell) == 20 * 8
 
 
@@ -246,15 +246,22 @@ class TestBench:
         # No classifier of digits comes with its weights.
         monkeypatch.setattr(bench_attack, "pretrained", lambda texts: list(texts[:1]))
         for module in (bench_attack, bench_attack_speed):
-            monkeypatch.setattr(module, "load_package", lambda path: load_package(
-                path if path.is_absolute() else shelf / path))  # fmt: skip
+            monkeypatch.setattr(module, "load_package", lambda path, **steps: load_package(
+                path if path.is_absolute() else shelf / path, **steps))  # fmt: skip
         bench_attack.main()
         bench_attack_speed.main()
         text = (workshop / "results" / f"{bench_attack_speed.NAME}.md").read_text()
         assert "- command: make bench-attack-speed\n" in text
         release_attack.main()
         _, card = load_package(shelf / "cifar10")
-        assert {row["attack"] for row in card.errors} == {"cifar10", "mi-fgsm", "noop", "random"}
+        assert {row["attack"] for row in card.errors} == {
+            "cifar10", "cifar10:steps=8", "mi-fgsm", "noop", "random",
+        }  # fmt: skip
+        assert (card.hint.steps, card.hint.gain) == (release_attack.STEPS, release_attack.GAIN)
+        assert card.hint.second.classifier == card.record["conditions"]["train"][1]
+        network, _ = load_package(shelf / "cifar10")
+        for array in weights.arrays(network).values():
+            np.testing.assert_array_equal(array, array.astype(np.float16))
         assert "at epsilon 4" in card.record["measured"]
         self._check(claims(workshop), card.errors)
         self._check_speed(claims(workshop, bench_attack_speed.NAME), card.errors)
@@ -271,7 +278,11 @@ class TestBench:
             assert f"mean error over {family}-family rows, {end}" in table.index
         fewer = "above mi-fgsm on the ResNets, lower end of the 95 % interval"
         assert f"mean error over the report set, eps 8: {fewer}" in table.index
-        assert table.loc["worst report classifier, eps 8: success above mi-fgsm", "goal"] == 0
+        worst = "worst report classifier, eps 8: success above mi-fgsm"
+        assert table.loc[worst, "goal"] == 0
+        # The goals are those of the network as it is released.
+        assert pd.isna(table.loc[f"cifar10:steps=8, {worst}", "goal"])
+        assert pd.isna(table.loc[f"cifar10:steps=8, mean error over the report set, {end}", "goal"])
         assert table.loc["8-bit images beyond their budget, of 13 x 10", "value"] == 0
         assert "specialists, eps04, eps 4: mean error over the report set" in table.index
 
@@ -281,6 +292,9 @@ class TestBench:
         assert own["goal"] == 8  # it has hints
         mean = pd.DataFrame(rows).query("epsilon == 8 and attack == 'cifar10'")["error"].mean()
         assert f"mean error {100 * mean:.1f} % at eps 8; with hints" in own["note"]
+        for steps in (0, 8):
+            row = table.loc[f"images/s of cifar10:steps={steps} over those of mi-fgsm"]
+            assert pd.isna(row["goal"])
         assert table.loc["images/s of cifar10 over those of mi-fgsm of 8 targets", "goal"] == 50
         assert table.loc["images from which training cifar10 pays for itself", "unit"] == "images"
 
@@ -298,7 +312,7 @@ def test_the_worst_classifier_and_falling_errors_are_told() -> None:
         for epsilon, error in ((4, 0.5), (8, 0.25), (12, 0.5), (16, 0.75))
     ]
     table = pd.DataFrame(rows)
-    worst = bench_attack._worst(table)
+    worst = bench_attack._worst(table, "cifar10")
     assert [(claim.value, claim.met) for claim in worst] == [(-25.0, False)] * len(worst)
     assert worst[0].note.startswith("25.0 % against 50.0 %")
     growth = bench_attack._growth(table)

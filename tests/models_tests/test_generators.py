@@ -83,7 +83,9 @@ def hint_of(kind: str, channels: int) -> Hint | None:
         return None
     own = classifier(channels, str(chainer.get_dtype()))
     if kind == CLIMB:
-        return Hint("multiscale", "resnet8-w2", own, steps=2)
+        return Hint(
+            "multiscale", "resnet8-w2", own, steps=2, second=Hint("input", "resnet8-w2", own)
+        )
     return Hint(kind, "resnet8-w2", own)
 
 

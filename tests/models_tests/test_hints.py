@@ -198,10 +198,12 @@ def test_every_depth_is_mixed_in_whatever_the_number_of_scales(name, depths, mon
         assert np.abs(network(x, budgets).array - first).max() > 1e-5
 
 
+@pytest.mark.parametrize("turns", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", list(GENERATORS))
-def test_an_attack_climbs_from_what_was_learned_and_training_does_not(name, kind) -> None:
-    hint = Hint(kind, "vgg-w4", classifier(), steps=3, gain=0.7)
+def test_an_attack_climbs_from_what_was_learned_and_training_does_not(name, kind, turns) -> None:
+    second = Hint("input", "plain-w4", classifier("plain-w4")) if turns else None
+    hint = Hint(kind, "vgg-w4", classifier(), steps=3, gain=0.7, second=second)
     network = build_network(
         parse_arch({"name": name, "width": 4}), Epsilons(), channels=3, seed=0, hint=hint
     )
@@ -211,8 +213,8 @@ def test_an_attack_climbs_from_what_was_learned_and_training_does_not(name, kind
         network.hint = replace(hint, steps=0)
         learned = network.perturbation(x, budgets).array
     u, shown, labels = np.arctanh(learned), x, hint(x).labels
-    for _ in range(3):
-        g = hint(shown, labels).gradient
+    for asked in (hint, second or hint, hint):
+        g = asked(shown, labels).gradient
         u = u + 0.7 * g / np.abs(g).mean(axis=(1, 2, 3), keepdims=True)
         p = np.tanh(u)
         shown = np.clip(x + 8 / 255 * p, 0, 1)

@@ -1,6 +1,8 @@
 """Attack packages: written whole, loaded with nothing beside them, refused when damaged."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import models  # noqa: F401  makes Chainer importable
@@ -230,7 +232,7 @@ def test_a_package_carries_what_gives_its_hints(package: Path) -> None:
 def test_the_card_says_what_a_hint_costs(package: Path) -> None:
     text = (package / "CARD.md").read_text()
     assert "- hint: `multiscale` from `vgg-w4` (hint.npz, sha256 `" in text
-    assert "an attack costs one forward and one backward pass of this classifier" in text
+    assert "an attack costs one forward and one backward pass of such a classifier" in text
 
 
 def test_the_card_names_the_budget_a_network_was_trained_for(tmp_path: Path) -> None:
@@ -318,7 +320,50 @@ def test_the_steps_of_a_hint_travel_with_the_package(tmp_path: Path) -> None:
     np.testing.assert_array_equal(attacked(found), attacked(network))
     text = (tmp_path / "package" / "CARD.md").read_text()
     assert "- hint: `multiscale` and 3 steps of gain 1.5 from `vgg-w4`" in text
-    assert "an attack costs 3 passes there and back of this classifier" in text
+    assert "an attack costs 3 passes there and back of such a classifier" in text
+
+
+@pytest.fixture
+def turning(tmp_path: Path) -> Path:
+    """A package whose hint asks two classifiers by turns."""
+    own, network = hint(), hinted()
+    other = classifiers.build("plain-w4", channels=1, classes=7, size=12, seed=5)
+    network.hint = replace(own, steps=2, second=Hint("input", "plain-w4", other))
+    save_package(tmp_path / "turning", network, RECORD)
+    return tmp_path / "turning"
+
+
+def test_a_second_classifier_travels_with_the_package(turning: Path, package: Path) -> None:
+    found, card = load_package(turning)
+    assert (turning / "second.npz").is_file()
+    assert (card.hint.second.kind, card.hint.second.classifier) == ("input", "plain-w4")
+    assert card.hint.second.weights == weights.digest(found.hint.second.classifier)
+    assert found.hint.second.classifier.frozen
+    assert ", by turns with `plain-w4` (second.npz, sha256 `" in (turning / "CARD.md").read_text()
+    alone, _ = load_package(package)
+    alone.hint = replace(alone.hint, steps=2)
+    assert np.abs(attacked(found) - attacked(alone)).max() > 1e-4
+    save_package(turning, alone, RECORD)
+    assert not (turning / "second.npz").exists()
+
+
+def test_a_second_classifier_that_is_another_or_away_is_refused(turning: Path) -> None:
+    shutil.copy(turning / "hint.npz", turning / "second.npz")
+    with pytest.raises(DataError, match=r"second\.npz' lacks"):
+        load_package(turning)
+    (turning / "second.npz").unlink()
+    with pytest.raises(DataError, match=r"has no second\.npz, which package\.json describes"):
+        load_package(turning)
+
+
+def test_the_steps_of_an_attack_can_be_chosen_anew(turning: Path, folder: Path) -> None:
+    (network, card), (three, other) = load_package(turning), load_package(turning, steps=3)
+    assert (three.hint.steps, other.hint.steps) == (3, 3)
+    assert other.digest != card.digest
+    assert other.weights == card.weights
+    assert np.abs(attacked(three) - attacked(network)).max() > 1e-4
+    with pytest.raises(UsageError, match=r"^steps is 2, and package '.*' has no hint to climb$"):
+        load_package(folder, steps=2)
 
 
 def test_packages_from_before_steps_are_read(package: Path) -> None:

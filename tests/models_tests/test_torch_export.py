@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any, get_args
@@ -66,13 +67,13 @@ def images(channels: int, size: tuple[int, int]) -> np.ndarray:
     return to_unit(pixels)
 
 
-def hint_of(kind: str, text: str = "plain-w2", *, steps: int = 0) -> Hint | None:
+def hint_of(kind: str, text: str = "plain-w2", **climb: Any) -> Hint | None:
     if kind == "none":
         return None
     own = classifiers.build(text, channels=3, classes=10, size=32, seed=0)
     if own.normalised:
         own.mean[...], own.std[...] = 0.4914, 0.2023  # not exact in either precision
-    return Hint(kind, text, own, steps, 0.7)  # type: ignore[arg-type]
+    return Hint(kind, text, own, **climb)  # type: ignore[arg-type]
 
 
 def attacked(network: AttackNetwork, x: np.ndarray, epsilon: np.ndarray) -> np.ndarray:
@@ -97,10 +98,10 @@ def test_outputs_are_equal_at_every_size(case) -> None:
 
 
 def check_equal_in_float64(
-    case: dict[str, Any], kind: str, text: str = "plain-w2", *, steps: int = 0
+    case: dict[str, Any], kind: str, text: str = "plain-w2", **climb: Any
 ) -> None:
     with chainer.using_config("dtype", np.dtype(np.float64)):
-        network = make(case, hint=hint_of(kind, text, steps=steps))
+        network = make(case, hint=hint_of(kind, text, **climb))
     # Weights that are loaded are of single precision, whatever is asked for.
     converted, budgets = convert(network).double(), np.array([1, 4, 11, 200])
     for size in ((16, 16), (7, 9)):
@@ -121,9 +122,13 @@ def test_every_generator_answers_alike_with_every_mode_and_hint(name, mode, hint
     [{"name": name} for name in GENERATORS] + [{"name": "recurrent", "update": "sum"}],
     ids=str,
 )
-@pytest.mark.parametrize("steps", [0, 3])
-def test_steps_that_add_up_and_hints_that_are_climbed_answer_alike(fields, steps) -> None:
-    check_equal_in_float64({**fields, "mode": "film"}, "input", steps=steps)
+@pytest.mark.parametrize("turns", [False, True])
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_steps_that_add_up_and_hints_that_are_climbed_answer_alike(fields, steps, turns) -> None:
+    with chainer.using_config("dtype", np.dtype(np.float64)):
+        second = hint_of("input", "vgg-w2") if turns else None
+    climb = {"steps": steps, "gain": 0.7, "second": second}
+    check_equal_in_float64({**fields, "mode": "film"}, "input", **climb)
 
 
 @pytest.mark.parametrize("text", ["resnet8-w4", "vgg-w4", "mobilenet"])
@@ -241,6 +246,25 @@ def test_an_existing_folder_is_left_alone(package: Path, tmp_path: Path) -> None
     with pytest.raises(UsageError, match=r"^torch folder '.*torch' exists; name another$"):
         export_torch(package, tmp_path / "torch")
     assert not list((tmp_path / "torch").iterdir())
+
+
+def test_the_steps_of_an_exported_attack_can_be_chosen_anew(tmp_path: Path) -> None:
+    network, x = make(CASES[0], hint=hint_of("input", steps=1)), images(3, (9, 17))
+    save_package(tmp_path / "package", network, {})
+    place = export_torch(tmp_path / "package", tmp_path / "torch") / "network.pt"
+    found = attack_network.attack_network(place, steps=2)(torch.from_numpy(x), 16).numpy()
+    network.hint = replace(network.hint, steps=2)
+    assert (np.abs(found - attacked(network, x, np.full(4, 16))) > 1e-5).mean() <= 0.02
+    assert (
+        np.abs(found - attack_network.attack_network(place)(torch.from_numpy(x), 16).numpy()).max()
+        > 1e-3
+    )
+
+
+def test_steps_without_a_hint_are_refused(package: Path, tmp_path: Path) -> None:
+    place = export_torch(package, tmp_path / "torch") / "network.pt"
+    with pytest.raises(ValueError, match=r"^steps is 2, and the network has no hint to climb$"):
+        attack_network.attack_network(place, steps=2)
 
 
 def test_another_format_is_refused(package: Path, tmp_path: Path) -> None:

@@ -120,6 +120,10 @@ def test_a_package_with_hints_attacks_with_nothing_beside_it(tmp_path: Path, mod
     done = CliRunner().invoke(attack, [*places, "20"])
     assert done.exit_code == 0, done.output
     assert (said in done.output) if said else ("not one of" not in done.output)
+    further = CliRunner().invoke(attack, [*places[:2], f"{places[2]}-2", "20", "--steps", "2"])
+    assert further.exit_code == 0, further.output
+    moved = pixels(tmp_path / "out" / "x.png") != pixels(tmp_path / "out-2" / "x.png")
+    assert moved.mean() > 0.1
     assert 0 < np.abs(pixels(tmp_path / "out" / "x.png") - clean).max() <= 20
 
 

@@ -174,6 +174,19 @@ def test_a_hint_from_what_an_attack_is_judged_by_is_refused(attack, text) -> Non
         )
 
 
+def test_a_second_classifier_is_one_that_the_attack_trains_on(attack) -> None:
+    given = {"kind": "input", "classifier": "plain-w8", "steps": 2}
+    hint = attack.hint(changed(hint={**given, "second": "resnet8-w4"}), World())
+    assert (hint.second.kind, hint.second.text) == ("input", "resnet8-w4")
+    assert hint.second.classifier is attack._classifiers["resnet8-w4"]
+    with pytest.raises(UsageError) as raised:
+        attack.hint(changed(hint={**given, "second": "vgg-w4"}), World())
+    assert str(raised.value) == (
+        "hint.second is 'vgg-w4', and hints come from what the attack trains on; "
+        "allowed: plain-w8, resnet8-w4"
+    )
+
+
 def test_a_hint_is_loaded_alone_where_nothing_was_prepared(attack, monkeypatch) -> None:
     fresh, asked = AttackObjective(**TINY), []
 

@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from models import weights
+from models.classifiers import build as build_classifier
 from models.generators import Epsilons, build, parse_arch
+from models.hints import Hint
 from models.package import load_package, save_package
 from objectives.data import load
 from objectives.files import images, write_images
@@ -89,6 +91,17 @@ def folder_of(place: Path, change: int, count: int = 20) -> Path:
     return place
 
 
+def hinted(place: Path) -> Path:
+    """A package whose hint can be climbed."""
+    own = build_classifier("plain-w2", channels=1, classes=10, size=8, seed=3)
+    network = build(
+        parse_arch({"name": "resnet", "width": 4}), Epsilons(mode="scaled"), channels=1, seed=0,
+        hint=Hint("input", "plain-w2", own, steps=1),
+    )  # fmt: skip
+    save_package(place, network, {"conditions": {"train": ["plain-w2"], "tune": ["vgg-w2@4"]}})
+    return place
+
+
 class TestStudy:
     def test_everything_comes_from_the_study_and_is_stored_with_it(
         self, capsys, url, package, tmp_path
@@ -114,7 +127,7 @@ class TestStudy:
             "fgsm": True,
         }
         stored = read_evaluations(engine_of(load_study(url, "s")), "s").drop(columns="made")
-        digest = load_package(package)[1].weights
+        digest = load_package(package)[1].digest
         networks = stored.groupby("attack")["weights"].unique().map(list).to_dict()
         assert networks == {"noop": [""], "random": [""], "fgsm": [""], "mine": [digest]}
         pd.testing.assert_frame_equal(stored.drop(columns="weights"), table)
@@ -134,6 +147,31 @@ class TestFree:
         assert table["attack"].unique().tolist() == ["noop", "random"]
         assert table["classifier"].unique().tolist() == ["plain-w2", "jpeg:50+plain-w2"]
         assert not list(tmp_path.glob("*.db"))
+
+    def test_a_package_is_scored_with_other_steps_beside_itself(self, capsys, tmp_path) -> None:
+        place = hinted(tmp_path / "mine")
+        given = [
+            "--data",
+            "digits",
+            "--classifiers",
+            "vgg-w2",
+            "--images",
+            "40",
+            "--epsilons",
+            "40",
+        ]
+        table = rows(capsys, str(place), f"{place}:steps=1", f"further={place}:steps=9", *given)
+        errors = table.groupby("attack")["error"].first()
+        assert table["attack"].unique().tolist() == [
+            "noop",
+            "random",
+            "mine",
+            "mine:steps=1",
+            "further",
+        ]
+        assert errors["mine"] == errors["mine:steps=1"]
+        changes = table.groupby("attack")["l2"].first()
+        assert changes["mine"] == changes["mine:steps=1"] != changes["further"]
 
     def test_a_package_that_wrote_weights_down_has_seen_them_under_any_name(
         self, capsys, tmp_path
@@ -221,6 +259,7 @@ class TestFolders:
         (["nobody", *FREE], "attack 'nobody' is neither a folder nor a released network or baseline such as "),
         (["fgsm", *FREE], "attack 'fgsm' takes gradients from classifiers; name them with --train A,B"),
         (["noop", "noop", *FREE], "two attacks are called 'noop'; write another name, NAME=FOLDER, for one"),
+        (["tests:steps=2", *FREE], "attack 'tests:steps=2' has steps, and 'tests' is no attack package"),
         (["noop", *FREE, "--epsilons", "4,x"], "--epsilons is '4,x'; allowed: integers 0..255"),
         (["noop", *FREE, "--epsilons", "²"], "--epsilons is '²'; allowed: integers 0..255"),
         (["noop", *FREE, "--classifiers", "vggg"], "classifier is 'vggg': allowed are plain"),

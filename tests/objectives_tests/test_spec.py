@@ -95,6 +95,7 @@ def _corner(wanted: dict[str, object]) -> tuple[AttackSpec, dict[str, object]]:
         ("hint.classifier", "hint.kind", ("input", "multiscale")),
         ("hint.steps", "hint.kind", ("input", "multiscale")),
         ("hint.gain", "hint.steps", (1, 2, 3)),
+        ("hint.second", "hint.steps", (2, 3)),
         ("arch.steps", "arch.name", ("recurrent",)),
         ("arch.update", "arch.name", ("recurrent",)),
         *((f"targets.weight.{text}", "targets.weighting", ("weighted",)) for text in TARGETS),
@@ -142,7 +143,7 @@ def test_a_spec_from_before_hints_is_read() -> None:
 def test_a_spec_from_before_steps_and_sums_is_read() -> None:
     given = {"arch.name": "recurrent", "hint.kind": "input", "hint.classifier": "vgg"}
     old = json.loads(AttackSpec.from_parameters(given).model_dump_json())
-    del old["hint"]["steps"], old["hint"]["gain"], old["arch"]["update"]
+    del old["hint"]["steps"], old["hint"]["gain"], old["hint"]["second"], old["arch"]["update"]
     assert AttackSpec.model_validate(old) == AttackSpec.from_parameters(given)
 
 
