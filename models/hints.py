@@ -5,11 +5,12 @@ clean image, so no label is needed. Unlike a cross-entropy's, this gradient does
 classifier is certain. No gradient of training flows through a hint. An attack that uses hints costs one
 forward and one backward pass of that classifier per look at an image.
 
-An attack may also climb that doubt, from the perturbation p that a network made, in `steps`:
+An attack may also climb that doubt, from the perturbation p = tanh u that a network made, in `steps`:
 
-    u_0 = artanh p,   u_k = u_(k-1) + gain g_k / mean|g_k|,   p_k = tanh u_k
+    u_0 = 8 u / mean|u|,   u_k = u_(k-1) + gain g_k / mean|g_k|,   p_k = tanh u_k
 
-with g_1 the gradient at the clean image, which the network has looked at anyway, and g_k the one at the image as
+Long training makes u so large that no step would move p: what counts is where u is small beside the rest of it.
+g_1 is the gradient at the clean image, which the network has looked at anyway, and g_k the one at the image as
 p_(k-1) perturbs it: gradients add up as in MI-FGSM, and what was learned is where they begin. Where there is a
 second classifier, every other step asks that one.
 
@@ -36,8 +37,8 @@ HINTS = ("none", "input", "multiscale")
 
 # Keeps a map of zeros from being divided by zero.
 _TINY = 1e-12
-# What of a perturbation is taken for the whole budget: artanh of it is 7.3.
-_WHOLE = 1 - 1e-6
+# Mean |u| where steps begin.
+_START = 8.0
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Hint:
         text: what `models.classifiers.build` makes it from; see `is_carried`.
         classifier: the classifier; it is frozen here.
         steps: of the climb that follows a network's own pass in an attack, >= 0; training does without.
-        gain: of each step, > 0: how far a gradient of mean size goes, in units of artanh p.
+        gain: of each step, > 0: how far a gradient of mean size moves u.
         second: the classifier that steps 2, 4, .. ask, of kind `input`; None for the same in all.
 
     Raises:
@@ -109,7 +110,7 @@ class Hint:
         self,
         images: NDArray[np.floating],
         budget: NDArray[np.floating],
-        perturbation: NDArray[np.floating],
+        u: NDArray[np.floating],
         look: Look,
     ) -> NDArray[np.floating]:
         """Return p_k after all steps (see above), shaped like `images`.
@@ -117,18 +118,20 @@ class Hint:
         Args:
             images: clean ones, (N, C, H, W) in [0, 1].
             budget: epsilon / 255, (N, 1, 1, 1).
-            perturbation: p, in [-1, 1].
+            u: of the network, shaped like `images`.
             look: at the clean images; its answers are what gradients are taken against.
         """
         xp = chainer.backend.get_array_module(images)
-        p, u = perturbation, xp.arctanh(xp.clip(perturbation, -_WHOLE, _WHOLE))
+        u = _START * _over_its_mean(u)
+        p = xp.tanh(u)
         for step in range(self.steps):
             if step:
                 asked = self.second if self.second and step % 2 else self
                 look = asked._look(xp.clip(images + budget * p, 0, 1), look.labels, deep=False)
             u = u + self.gain * _over_its_mean(look.gradient)
             p = xp.tanh(u)
-        return p
+        found: NDArray[np.floating] = p
+        return found
 
     def _look(self, images: NDArray[np.floating], labels: Any, *, deep: bool) -> Look:
         x = chainer.Variable(images)
@@ -180,8 +183,8 @@ def _map(activation: NDArray[Any], gradient: NDArray[Any]) -> NDArray[Any]:
     return joined
 
 
-def _over_its_mean(gradient: Any) -> Any:
-    return gradient / (abs(gradient).mean(axis=(1, 2, 3), keepdims=True) + _TINY)
+def _over_its_mean(a: Any) -> Any:
+    return a / (abs(a).mean(axis=(1, 2, 3), keepdims=True) + _TINY)
 
 
 def _root_mean_square(a: NDArray[Any]) -> NDArray[Any]:

@@ -68,8 +68,8 @@ def once(
     epsilon: NDArray[np.integer],
     update: int | None,
     look: Look,
-) -> chainer.Variable:
-    """Return tanh of the head of the trunk's features: a perturbation computed in one go.
+) -> tuple[chainer.Variable, NDArray[np.floating]]:
+    """Return p = tanh u, a perturbation computed in one go, and u, the head of the trunk's features.
 
     Args:
         network: whose trunk takes images with what the hint adds to them, and the hint's maps.
@@ -78,7 +78,8 @@ def once(
         update: see `AttackNetwork.forward`; plays no part.
         look: of the hint at these images.
     """
-    return F.tanh(network.spend(network.trunk(look.beside(images), look.maps), epsilon))
+    u = network.spend(network.trunk(look.beside(images), look.maps), epsilon)
+    return F.tanh(u), u.array
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Generator:
         features: number of feature channels of the trunk.
         stride: H and W must be multiples of it; the attack network pads and crops.
         order: place among the choices of `arch.name`; a new generator goes last.
-        perturb: makes a perturbation in [-1, 1] with the trunk; see `once`.
+        perturb: makes a perturbation p in [-1, 1] with the trunk, and artanh p; see `once`.
         heads: images that each budget's head returns, given the parameters; 1 for `once`.
     """
 
@@ -104,7 +105,7 @@ class Generator:
     features: Callable[[Any], int]
     stride: Callable[[Any], int]
     order: int
-    perturb: Callable[..., chainer.Variable] = once
+    perturb: Callable[..., tuple[chainer.Variable, NDArray[np.floating]]] = once
     heads: Callable[[Any], int] = lambda arch: 1
 
 
@@ -184,10 +185,10 @@ class AttackNetwork(chainer.Chain):  # type: ignore[misc]
         h, w = images.shape[2:]
         padded = self._padded(images)
         look = self.look(padded)
-        p = self._perturb(self, padded, epsilon, update, look)
+        p, u = self._perturb(self, padded, epsilon, update, look)
         if self.hint and self.hint.steps and not chainer.config.train:
             budget = self.budget(images, epsilon)
-            p = chainer.Variable(self.hint.climb(padded, budget, p.array, look))
+            p = chainer.Variable(self.hint.climb(padded, budget, u, look))
         return p if p.shape == images.shape else p[:, :, :h, :w]
 
     def budget(self, images: NDArray[np.floating], epsilon: NDArray[np.integer]) -> Any:

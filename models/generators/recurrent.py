@@ -40,6 +40,10 @@ from study.space import Scalar, Suggester
 __all__ = ["GENERATOR", "RecurrentArch"]
 
 
+# What of a perturbation is taken for the whole budget: artanh of it is 7.3.
+_WHOLE = 1 - 1e-6
+
+
 class RecurrentArch(Arch):
     """Parameters of the recurrent generator.
 
@@ -75,8 +79,8 @@ def perturb(
     epsilon: NDArray[np.integer],
     update: int | None,
     look: Look,
-) -> chainer.Variable:
-    """Return the perturbation after the last step; see `models.generators.network.once`."""
+) -> tuple[chainer.Variable, NDArray[np.floating]]:
+    """Return the perturbation p after the last step, and artanh p; see `models.generators.network.once`."""
     trunk, budget = network.trunk, network.budget(images, epsilon)
     steps = trunk.steps if update is None else 1 + update % trunk.steps
     p = u = chainer.Variable(network.xp.zeros_like(images))
@@ -95,7 +99,9 @@ def perturb(
             p1, q = F.split_axis(spent, 2, axis=1)
             gate = F.sigmoid(q)
             p = F.tanh(p1) * gate + p * (1 - gate)
-    return p
+    return p, u.array if trunk.adds else network.xp.arctanh(
+        network.xp.clip(p.array, -_WHOLE, _WHOLE)
+    )
 
 
 def _recomputed(function: Any, *inputs: Any) -> Any:

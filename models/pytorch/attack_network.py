@@ -22,6 +22,7 @@ dependencies = ["torch"]
 FORMAT = 3
 _TINY = 1e-12  # keeps a map of zeros from being divided by zero
 _WHOLE = 1 - 1e-6  # what of a perturbation is taken for the whole budget
+_START = 8.0  # mean |u| where the steps of a hint begin
 
 
 class Operation(NamedTuple):
@@ -270,29 +271,33 @@ class Hint(torch.nn.Module):  # type: ignore[misc]
         ]
         return labels, first, maps
 
-    def climb(self, x: Tensor, budget: Tensor, p: Tensor, look: Look, second: Any) -> Tensor:
-        """Return the perturbation p of images x after `steps` along their gradients, in units of artanh.
+    def climb(self, x: Tensor, budget: Tensor, u: Tensor, look: Look, second: Any) -> Tensor:
+        """Return the perturbation p = tanh u of images x after `steps` along their gradients.
 
         Args:
             x: clean images (N, C, H, W) in [0, 1].
             budget: epsilon / 255, (N, 1, 1, 1).
-            p: in [-1, 1].
+            u: of the network.
             look: at the clean images.
             second: what every other step asks.
         """
-        u, gradient = p.clamp(-_WHOLE, _WHOLE).atanh(), look.gradient
+        u, gradient = _START * _over_its_mean(u), look.gradient
+        p = torch.tanh(u)
         for step in range(self.steps):
             if step:
                 asked = second if step % 2 else self
                 _, gradient, _ = asked(torch.clamp(x + budget * p, 0, 1), look.labels)
-            mean = gradient.abs().mean((1, 2, 3), keepdim=True)
-            u = u + self.gain * gradient / (mean + _TINY)
+            u = u + self.gain * _over_its_mean(gradient)
             p = torch.tanh(u)
         return p
 
 
 def _even(a: Tensor) -> Tensor:
     return a / ((a**2).mean((1, 2, 3), keepdim=True).sqrt() + _TINY)
+
+
+def _over_its_mean(a: Tensor) -> Tensor:
+    return a / (a.abs().mean((1, 2, 3), keepdim=True) + _TINY)
 
 
 def _graph(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Graph:
@@ -355,18 +360,18 @@ class AttackNetwork(torch.nn.Module):  # type: ignore[misc]
         rest = (0, -w % self.stride, 0, -h % self.stride)
         x = F.pad(images, rest, mode="replicate") if any(rest) else images
         look = self._look(x)
-        p = self._once(x, epsilon, look) if self.steps is None else self._in_steps(x, epsilon, look)
+        p, u = (self._once if self.steps is None else self._in_steps)(x, epsilon, look)
         if "hint" in self.graphs and self.graphs["hint"].steps:
             first = self.graphs["hint"]
             second = self.graphs["second" if "second" in self.graphs else "hint"]
-            p = first.climb(x, _unit(epsilon, x), p, look, second)
+            p = first.climb(x, _unit(epsilon, x), u, look, second)
         return p[:, :, :h, :w]
 
-    def _once(self, x: Tensor, epsilon: Tensor, look: Look) -> Tensor:
-        features = self.graphs["trunk"](_beside(x, look), *look.maps)
-        return torch.tanh(self._spend(features, epsilon))
+    def _once(self, x: Tensor, epsilon: Tensor, look: Look) -> tuple[Tensor, Tensor]:
+        u = self._spend(self.graphs["trunk"](_beside(x, look), *look.maps), epsilon)
+        return torch.tanh(u), u
 
-    def _in_steps(self, x: Tensor, epsilon: Tensor, look: Look) -> Tensor:
+    def _in_steps(self, x: Tensor, epsilon: Tensor, look: Look) -> tuple[Tensor, Tensor]:
         p = u = torch.zeros_like(x)
         state = self.graphs["encode"](_beside(x, look))
         state = state if isinstance(state, tuple) else (state,)
@@ -382,7 +387,7 @@ class AttackNetwork(torch.nn.Module):  # type: ignore[misc]
                 p1, q = spent.chunk(2, 1)
                 gate = torch.sigmoid(q)
                 p = torch.tanh(p1) * gate + p * (1 - gate)
-        return p
+        return p, u if self.adds else p.clamp(-_WHOLE, _WHOLE).atanh()
 
     def _look(self, shown: Tensor, labels: Tensor | None = None) -> Look:
         if "hint" not in self.graphs:

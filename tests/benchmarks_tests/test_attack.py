@@ -20,12 +20,14 @@ from benchmarks import (
     attack_images,
     bench_attack,
     bench_attack_speed,
+    bench_attack_steps,
     release_attack,
     train_attack,
 )
 from models import released, weights
 from models.classifiers import Classifier, build, freeze
 from models.package import load_package
+from objectives import retraining
 from objectives.attack import AttackSettings
 from objectives.baselines import baseline
 from objectives.targets import check_disjoint
@@ -48,7 +50,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Everything the benchmark reads and writes, in a folder of this test."""
     monkeypatch.setenv("JIGSAW_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    for module in (attack_baseline, bench_attack, train_attack):
+    for module in (attack_baseline, bench_attack, bench_attack_steps, train_attack):
         monkeypatch.setattr(module, "conditions", small)
     for module in (bench_attack, bench_attack_speed, release_attack, train_attack):
         monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
@@ -61,6 +63,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                           "CANDIDATES": ("fgsm", "noop")},
         bench_attack: {"IMAGES": 10, "CHECKED": 10, "EPSILONS": (4, 8)},
         bench_attack_speed: {"ROUNDS": 2, "BATCH": 4},
+        bench_attack_steps: {"TRAINED": 8, "SHOWN": 5, "STEPS": (1, 2), "GAINS": (0.5, 2.0)},
     }  # fmt: skip
     for module, values in changes.items():
         for name, value in values.items():
@@ -297,6 +300,27 @@ class TestBench:
             assert pd.isna(row["goal"])
         assert table.loc["images/s of cifar10 over those of mi-fgsm of 8 targets", "goal"] == 50
         assert table.loc["images from which training cifar10 pays for itself", "unit"] == "images"
+
+    def test_steps_are_judged_by_a_classifier_left_out(self, workshop, monkeypatch) -> None:
+        trained = []
+
+        def retrain(objective, spec, *given):
+            trained.append((objective.conditions, spec))
+            return retraining.retrain(objective, spec, *given)
+
+        monkeypatch.setattr(bench_attack_steps, "retrain", retrain)
+        bench_attack_steps.main()
+        ((given, spec),) = trained
+        whole = small(quick=True)
+        assert given.train == tuple(text for text in whole.train if text != whole.train[1])
+        assert {text.rpartition("+")[2] for text in given.tune} == {whole.train[1]}
+        assert spec == train_attack.spec_of(given)
+        found = claims(workshop, bench_attack_steps.NAME)
+        names = [name.partition(":")[0] for name in found.index]
+        assert names == [
+            "mi-fgsm", "no steps", "1 step of gain 0.5", "1 step of gain 2", "2 steps of gain 0.5",
+            "2 steps of gain 2",
+        ]  # fmt: skip
 
     def test_images_beyond_their_budget_are_counted(self, workshop) -> None:
         bench = bench_attack.load_bench()
