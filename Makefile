@@ -48,6 +48,7 @@ bench-step: $(VENV)/.test  ## measure a training step beside PyTorch (QUICK=1: f
 bench-dashboards: $(VENV)/.test  ## measure the dashboards on 5,000 trials (QUICK=1: on 1,000)
 bench-attack: $(VENV)/.test  ## measure the released attack beside the baselines (DATASET=fashion_mnist, QUICK=1: minutes)
 bench-attack-speed: $(VENV)/.test  ## measure its speed beside theirs, on a quiet machine
+bench-attack-steps: $(VENV)/.test  ## measure what gradient steps after the network's pass are worth (QUICK=1: a minute)
 bench-snapshots: $(VENV)/.test  ## measure what snapshots cost a trial (QUICK=1: fewer rounds)
 bench-workers: $(VENV)/.test  ## measure trials on ranks, 200 faults, pruning, Slurm (QUICK=1; PARTS=trials, pruning, outages, efficiency, weekend)
 bench-%: $(VENV)/.test

@@ -71,7 +71,8 @@ def demo(folder: Path | None, ranks: int, quick: bool) -> None:
     run.jigsaw("create", "demo", "--exist-ok", "--sampler", "tpe:n_startup_trials=8",
                "--pruner", "median:n_startup_trials=4,n_warmup_steps=700",
                *[f"--set={s}" for s in size.settings])  # fmt: skip
-    run.on_ranks("study.worker", "--study", "demo", "--total-trials", str(size.trials))
+    if missing := _missing(run.storage, size):
+        run.jigsaw("launch", "demo", "--n-trials", str(missing), "--ranks", str(ranks))
     _measure(run, folder, size)
     run.jigsaw("report", "demo", "--output", str(folder / "report.html"))
     _show_results(run.storage, folder)
@@ -154,6 +155,12 @@ def _best(storage: str) -> int:
     from study.search.studies import find_trial, load_study
 
     return find_trial(load_study(storage, "demo"), "best").number
+
+
+def _missing(storage: str, size: _Size) -> int:
+    from study.search.studies import finished, load_study
+
+    return max(0, size.trials - finished(load_study(storage, "demo")))
 
 
 def _record(package: Path) -> dict[str, Any]:

@@ -85,3 +85,25 @@ def test_the_small_demo_has_a_folder_of_its_own(
         with pytest.raises(ZeroDivisionError):
             run(options, demo.demo)
     assert made == [Path("runs/demo"), Path("runs/demo-quick"), Path("here")]
+
+
+def test_trials_that_are_missing_are_jobs_of_their_own(
+    recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from study import demo
+
+    calls: list[tuple[str, ...]] = []
+    monkeypatch.setattr(recorder, "jigsaw", lambda *words: calls.append(words))
+    monkeypatch.setattr(demo, "_Runner", lambda folder, ranks: recorder)
+    for name in ("_measure", "_show_results"):
+        monkeypatch.setattr(demo, name, lambda *_: None)
+    given = ["--quick", "--folder", str(tmp_path / "runs"), "--ranks", "3"]
+    assert run(given, demo.demo) == 0
+    launch = ("launch", "demo", "--n-trials", "2", "--ranks", "3")  # of 4, where 2 are done
+    assert [words for words in calls if words[0] == "launch"] == [launch]
+    study = load_study(recorder.storage, "demo")
+    for _ in range(3):
+        study.tell(study.ask(), 0.5)
+    calls.clear()
+    assert run(given, demo.demo) == 0
+    assert "launch" not in [words[0] for words in calls]
