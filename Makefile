@@ -50,7 +50,7 @@ bench-attack: $(VENV)/.test  ## measure the released attack beside the baselines
 bench-attack-speed: $(VENV)/.test  ## measure its speed beside theirs, on a quiet machine
 bench-attack-steps: $(VENV)/.test  ## measure what gradient steps after the network's pass are worth (QUICK=1: a minute)
 bench-snapshots: $(VENV)/.test  ## measure what snapshots cost a trial (QUICK=1: fewer rounds)
-bench-workers: $(VENV)/.test  ## measure trials on ranks, 200 faults, pruning, Slurm (QUICK=1; PARTS=trials, pruning, outages, efficiency, weekend)
+bench-workers: $(VENV)/.test  ## measure trials on ranks, 200 faults, pruning, Slurm (QUICK=1; PARTS=trials, pruning, outages, efficiency, weekend, retired)
 bench-%: $(VENV)/.test
 	$(RUN)/python -m benchmarks.bench_$(subst -,_,$*) $(PARTS)
 

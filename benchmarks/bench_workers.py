@@ -2,7 +2,8 @@
 
 Trials of an objective that only reports, by `jigsaw launch` and by `study.worker`, on two ranks; then trials
 that go wrong on one of two to four ranks at a random point, all of them under one launch. Part `trials`; parts
-`pruning`, `outages` and `efficiency` are told in modules of these names, and what they find is in files of their own.
+`pruning`, `outages`, `efficiency`, `weekend` and `retired` are told in modules of these names, and what they find is in
+files of their own.
 """
 
 import os
@@ -20,6 +21,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks import efficiency, outages
+from benchmarks import retired as retired_design
 from benchmarks.claims import Claim, write
 from benchmarks.pruning import pruning_claims
 from benchmarks.weekend import weekend_claims
@@ -223,8 +225,15 @@ def side_by_side() -> None:
     )
 
 
+def retired() -> None:
+    """Count what the same kinds of faults do to the design that Optuna retired."""
+    facts = {"beside": ", ".join(retired_design.PEERS), "database": "SQLite"}
+    write("retired", list(retired_design.claims()), facts, "bench-workers PARTS=retired")
+
+
 PARTS = {
     "trials": trials, "pruning": pruning, "outages": away, "efficiency": side_by_side, "weekend": weekend,
+    "retired": retired,
 }  # fmt: skip
 
 
