@@ -60,7 +60,7 @@ _QUICK = _Size(
 )
 @click.option("--quick", is_flag=True, help="A much smaller search, to see that it works.")
 def demo(folder: Path | None, ranks: int, quick: bool) -> None:
-    """Tune an attack network on real photographs, end to end: about five minutes on two cores.
+    """Tune an attack network on real photographs, end to end: six to ten minutes on two cores.
 
     Each step is printed as the command you would type. Called again, it continues where it stopped.
     """
