@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +26,26 @@ ROUNDS = 5 if QUICK else 15
 ETHERNET = Link(alpha=30e-6, beta=1.25e9)
 RANKS = 128
 
+__all__ = ["contestants", "in_turn", "main"]
+
 
 def main() -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    seconds = _in_turn(_contestants(), ROUNDS)
+    seconds = in_turn(contestants(("torch", "numpy", "chainer")), ROUNDS)
     claims = _step_claims(seconds) + _process_claims() + _scaling_claims()
     write("step", claims, {"rounds": ROUNDS, "seed": SEED, "threads per rank": 1})
 
 
-def _contestants() -> dict[str, Iterator[float]]:
+def contestants(
+    providers: Sequence[str], *, device: str = "cpu", batch: int = BATCH
+) -> dict[str, Iterator[float]]:
+    """Return what takes turns: the step in PyTorch, `eager` and `channels_last`, and ours by provider."""
     import torch
 
     from benchmarks import torch_step
 
     torch.set_num_threads(1)
-    found = {}
+    pixels, found = images(max(512, batch)), {}
     for name, layout in (
         ("eager", torch.contiguous_format), ("channels_last", torch.channels_last),
     ):  # fmt: skip
@@ -48,9 +53,9 @@ def _contestants() -> dict[str, Iterator[float]]:
         generator, target = torch_step.Generator(WIDTH, BLOCKS), torch_step.ResNet20(10)
         _same_size(generator, target)
         found[name] = torch_step.train(
-            images(), generator, target, batch=BATCH, layout=layout, seed=SEED
+            pixels, generator, target, batch=batch, layout=layout, seed=SEED, device=device
         )
-    return found | {name: ours(name) for name in ("torch", "numpy", "chainer")}
+    return found | {name: ours(name, batch=batch, count=len(pixels)) for name in providers}
 
 
 def _same_size(*modules: Any) -> None:
@@ -59,12 +64,13 @@ def _same_size(*modules: Any) -> None:
         raise RuntimeError(f"PyTorch's networks have {counts} parameters, ours {parameters()}")
 
 
-def _in_turn(contestants: Mapping[str, Iterator[float]], rounds: int) -> dict[str, np.ndarray]:
-    for steps in contestants.values():
+def in_turn(found: Mapping[str, Iterator[float]], rounds: int) -> dict[str, np.ndarray]:
+    """Return the seconds of each contestant's steps, after two that do not count."""
+    for steps in found.values():
         next(steps), next(steps)
-    spent: dict[str, list[float]] = {name: [] for name in contestants}
+    spent: dict[str, list[float]] = {name: [] for name in found}
     for _ in range(rounds):
-        for name, steps in contestants.items():
+        for name, steps in found.items():
             started = time.perf_counter()
             next(steps)
             spent[name].append(time.perf_counter() - started)

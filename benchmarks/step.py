@@ -31,7 +31,7 @@ def ours(
     count: int = 512,
 ) -> Iterator[float]:
     """Train with the kernels of `provider`; yield the loss after each update, as fast as it goes."""
-    from models import kernels
+    from models import device, kernels
     from models.classifiers import build, freeze
     from objectives.attack import train_attack
     from objectives.data import Split
@@ -48,7 +48,8 @@ def ours(
     )
     pixels = images(count)
     split = Split(pixels, np.zeros(len(pixels), np.int32))
-    target = freeze(build("resnet20-w16-s1", channels=3, classes=10, size=32, seed=SEED))
+    target = build("resnet20-w16-s1", channels=3, classes=10, size=32, seed=SEED)
+    target = freeze(device.send(target))
     clean = CleanLogits(target, pixels)
     with kernels.using(provider):
         _know(clean, len(pixels))

@@ -96,6 +96,7 @@ def train(
     batch: int,
     layout: torch.memory_format,
     seed: int,
+    device: str = "cpu",
 ) -> Iterator[float]:
     """Train the generator against the frozen target; yield the loss after each update.
 
@@ -106,17 +107,20 @@ def train(
         batch: images per update.
         layout: `torch.contiguous_format` (what one gets by default) or `torch.channels_last`.
         seed: of the batches and budgets.
+        device: `cpu` or `cuda`.
     """
-    generator.to(memory_format=layout).train()
-    target.to(memory_format=layout).eval().requires_grad_(False)
+    generator.to(device, memory_format=layout).train()
+    target.to(device, memory_format=layout).eval().requires_grad_(False)
     optimizer = torch.optim.Adam(generator.parameters(), lr=1e-2)
     rng, clean = np.random.default_rng(seed), _clean(target, images)
     while True:
         chosen = rng.integers(len(images), size=batch)
-        x = torch.from_numpy(images[chosen]).to(memory_format=layout).float() / 255
-        epsilon = torch.from_numpy(
-            rng.integers(4, 17, size=(batch, 1, 1, 1)) / np.float32(255)
-        ).float()
+        x = torch.from_numpy(images[chosen]).to(device, memory_format=layout).float() / 255
+        epsilon = (
+            torch.from_numpy(rng.integers(4, 17, size=(batch, 1, 1, 1)) / np.float32(255))
+            .float()
+            .to(device)
+        )
         adversarial = generator(x, epsilon)
         loss = _margin(target(adversarial), clean[chosen], 15.0)
         loss = loss + 1e-4 * _variation(adversarial - x)
@@ -128,7 +132,7 @@ def train(
 
 def _clean(target: ResNet20, images: NDArray[np.uint8]) -> Tensor:
     with torch.no_grad():
-        parts = torch.from_numpy(images).split(256)
+        parts = torch.from_numpy(images).to(target.mean.device).split(256)
         return torch.cat([target(part.float() / 255) for part in parts]).argmax(dim=1)
 
 

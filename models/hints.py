@@ -157,6 +157,11 @@ class Hint:
         blank = np.zeros((1, self.classifier.channels, size, size), chainer.get_dtype())
         return tuple(m.shape[1] for m in self(self.classifier.device.send(blank)).maps)
 
+    @property
+    def beside(self) -> int:
+        """Channels that it adds beside the image."""
+        return self.classifier.channels
+
     def _fitted(self, x: chainer.Variable) -> chainer.Variable:
         return x if self.classifier.any_size else resize(x, self.classifier.size)
 

@@ -248,6 +248,8 @@ def _training(
         for update in train_classifier(_spec(name), data, images, seed, World()):
             yield update[0]
         nets[text].copyparams(update[1])
+        # Minutes of training are kept, whatever becomes of the next one.
+        _keep(text, nets[text], _path(text, data, images), new=True)
 
 
 def _exchange(missing: Sequence[str], nets: Mapping[str, Classifier], world: World) -> None:

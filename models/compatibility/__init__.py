@@ -30,6 +30,7 @@ from models.compatibility.repairs import (
     refuse_pickles,
     set_daemon_by_attribute,
     silence_experimental_warnings,
+    silence_missing_cudnn,
 )
 from models.compatibility.stand_ins import (
     distutils_stand_in,
@@ -79,6 +80,7 @@ def apply() -> None:
         fold_padding_gradients,
         refuse_pickles,
         set_daemon_by_attribute,
+        silence_missing_cudnn,
     )
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "refuse_pickles",
     "set_daemon_by_attribute",
     "silence_experimental_warnings",
+    "silence_missing_cudnn",
 ]
 
 
@@ -153,3 +154,11 @@ def _unpack_params(
 def silence_experimental_warnings() -> None:
     """Tell Chainer not to warn that ChainerMN is experimental: it is as final as it gets."""
     _module("chainer").disable_experimental_feature_warning = True
+
+
+def silence_missing_cudnn() -> None:
+    """Chainer warns, where CuPy has no cuDNN, to reinstall it; CuPy 14 has none to install.
+
+    Convolutions come from PyTorch's kernels there, which bring their own.
+    """
+    _module("chainer.backends.cuda").check_cuda_available._already_warned = True

@@ -139,7 +139,7 @@ class AttackNetwork(chainer.Chain):  # type: ignore[misc]
         rng = np.random.RandomState(seed)
         initial = chainer.initializers.HeNormal(scale=2**-0.5, rng=rng)
         normalize = normalize or kernels.BatchNormalization
-        maps, inputs = (hint.maps, 2 * channels) if hint else ((), channels)
+        maps, inputs = (hint.maps, channels + hint.beside) if hint else ((), channels)
         features, outputs = generator.features(arch), generator.heads(arch) * channels
         heads = len(epsilons.values) if epsilons.mode == "heads" else 1
         with self.init_scope():

@@ -25,14 +25,14 @@ class ResNetArch(Arch):
 
     Attributes:
         width: channels after the first convolution, 4..128; doubled at each stride.
-        downs: strides of two, 1..3.
+        downs: strides of two, 0..3; without any, a convolution of stride 1 comes before the blocks.
         blocks: residual blocks at the lowest resolution, 0..12.
         norm: normalisation after every convolution but the last.
     """
 
     name: Literal["resnet"] = "resnet"
     width: int = Field(16, ge=4, le=128)
-    downs: int = Field(2, ge=1, le=3)
+    downs: int = Field(2, ge=0, le=3)
     blocks: int = Field(2, ge=0, le=12)
     norm: Norm = "none"
 
@@ -54,13 +54,13 @@ class Trunk(chainer.Chain):  # type: ignore[misc]
         widths = [arch.width * 2**i for i in range(arch.downs + 1)]
         # A normalisation takes the mean away, and any bias with it.
         conv = {"initialW": parts.initial, "nobias": arch.norm != "none"}
+        encoded = widths[1:] or widths
+        window = {"ksize": 4, "stride": 2} if arch.downs else {"ksize": 3, "stride": 1}
         with self.init_scope():
             self.down = chainer.ChainList(
                 *[
-                    Layer(
-                        kernels.Convolution2D(c, n, 4, stride=2, pad=1, **conv), n, arch.norm, parts
-                    )
-                    for c, n in zip([parts.channels, *widths[1:-1]], widths[1:], strict=True)
+                    Layer(kernels.Convolution2D(c, n, pad=1, **window, **conv), n, arch.norm, parts)
+                    for c, n in zip([parts.channels, *encoded[:-1]], encoded, strict=True)
                 ]
             )
             self.blocks = chainer.ChainList(
@@ -77,7 +77,7 @@ class Trunk(chainer.Chain):  # type: ignore[misc]
                     for c, n in zip(widths[:0:-1], widths[-2::-1], strict=True)
                 ]
             )
-            self.mix = Mixer(widths[1:], parts)
+            self.mix = Mixer(encoded, parts)
 
     def forward(self, x: chainer.Variable, maps: Sequence[Any] = ()) -> chainer.Variable:
         """Return the features of `x`, with the maps of a hint mixed in on the way down."""

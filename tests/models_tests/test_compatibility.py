@@ -252,6 +252,11 @@ EXPERIMENTAL = """
 import chainermn
 chainermn.links.MultiNodeBatchNormalization(3, None)
 """
+CUDNN = """
+from chainer.backends import cuda
+cuda.available, cuda._cudnn_disabled_by_user = True, False
+cuda.check_cuda_available()
+"""
 CAFFE = "from chainer.links.caffe import CaffeFunction"
 ONNX = """
 import onnx_chainer
@@ -280,6 +285,7 @@ REPAIRS = {
     "accept_one_element_counts": (COUNT, "", "fine"),
     "cast_unpacked_gradients": (UNPACK, "ValueError: Unable to avoid copy", "fine"),
     "silence_experimental_warnings": (EXPERIMENTAL, "FutureWarning: chainermn.links", "fine"),
+    "silence_missing_cudnn": (CUDNN, "UserWarning: cuDNN is not enabled", "fine"),
 }
 
 BEFORE_AND_AFTER = """

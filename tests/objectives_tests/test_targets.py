@@ -96,6 +96,23 @@ def test_a_signal_is_heard_while_classifiers_train(digits, cache) -> None:
     assert not cache.exists()
 
 
+def test_what_was_trained_is_kept_though_the_next_one_is_stopped(
+    digits, trained, cache, monkeypatch
+) -> None:
+    train = targets.train_classifier
+
+    def stopped(spec, *rest):
+        if spec.classifier == "vgg-w4":
+            raise TrialInterrupted("stopped")
+        return train(spec, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(TrialInterrupted):
+        patch.setattr(targets, "train_classifier", stopped)
+        load_targets([TEXT, "vgg-w4"], digits, 64, World())
+    load_targets([TEXT, "vgg-w4"], digits, 64, World())
+    assert trained == [TEXT, "vgg-w4"]
+
+
 def test_training_is_a_function_of_what_names_the_file(digits, trained, cache) -> None:
     first = weights.digest(load_targets([TEXT], digits, 64, World())[TEXT])
     (cache / "classifiers" / files(cache)[0]).unlink()
