@@ -52,6 +52,8 @@ class Claim:
         )
 
 
+# What a benchmark may be told in its environment.
+_TOLD = ("QUICK", "DATASET", "IMAGES", "SECONDS", "JOBS", "JIGSAW_DEVICE")
 _COLUMNS = ("claim", "value", "unit", "goal", "met", "baseline", "baseline_value", "note")
 
 
@@ -112,7 +114,7 @@ def _head(target: str, made_by: Mapping[str, object]) -> list[str]:
 
 def command(target: str) -> str:
     """Return what to type for a target of make, with what this process was told in its environment."""
-    names = [name for name in ("QUICK", "DATASET", "IMAGES", "SECONDS") if os.environ.get(name)]
+    names = [name for name in _TOLD if os.environ.get(name)]
     return " ".join([*(f"{name}={os.environ[name]}" for name in names), "make", target])
 
 

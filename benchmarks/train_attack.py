@@ -8,12 +8,14 @@
     seeds         the winners of both studies and the default spec, 5 seeds each
 
     make train-attack PARTS="release factorial"
+    JOBS=14 JIGSAW_DEVICE=cuda make train-attack
 
-Networks that are compared train for equal processor time, 600 seconds or `SECONDS=60`: the images that this
-makes are measured before the first seed of each, and written down. Everything lands in runs/attack (QUICK=1:
-minutes, in runs/attack-quick); what is there is not trained again, and what was stopped goes on: Ctrl-C costs
-nothing, a crash five minutes. The raw numbers are gathered in results/attack_training.csv, beside the other
-results. `DATASET=fashion_mnist` is the other data set, with files and folders of its own.
+Networks that are compared train for equal processor time, 600 seconds or `SECONDS=60`: the images that one
+processor core makes of it are measured before the first seed of each, and written down, wherever they are trained
+then. Everything lands in runs/attack (QUICK=1: minutes, in runs/attack-quick); what is there is not trained again, and
+what was stopped goes on: Ctrl-C costs nothing, a crash five minutes. `JOBS=14` trains so many at a time, each in a
+process of its own; PART/NAME-SEED is one network. The raw numbers are gathered in results/attack_training.csv, beside
+the other results. `DATASET=fashion_mnist` is the other data set, with files and folders of its own.
 """
 
 import json
@@ -23,9 +25,12 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -48,6 +53,8 @@ from study.world import World
 __all__ = ["CANDIDATES", "COMPARED", "FOLDER", "PARTS", "RECIPE", "absent", "packages", "spec_of"]
 
 QUICK = bool(os.environ.get("QUICK"))
+# Trainings at a time.
+JOBS = int(os.environ.get("JOBS") or 1)
 FOLDER = Path(f"runs/attack{SUFFIX}{'-quick' if QUICK else ''}")
 # Images the released network sees, trials of each study, and what a trial and a compared network may cost.
 RELEASE, TRIALS, TRIAL = (128, 2, 64) if QUICK else (200_000, 20, 8_192)
@@ -71,29 +78,40 @@ class Cell:
     """Networks that differ in nothing but their seeds.
 
     Attributes:
-        part: one of PARTS.
+        part: one of CELLS.
         name: of the cell; its networks are called NAME-1, NAME-2, ..
         spec: what is trained.
         given: under which conditions.
+        seeds: how many networks.
     """
 
     part: str
     name: str
     spec: AttackSpec
     given: AttackSettings
+    seeds: int = 1
 
     def place(self, seed: int) -> Path:
         """Return the package folder of one seed, 1, 2, .."""
         return FOLDER / self.part / f"{self.name}-{seed}"
 
+    @property
+    def missing(self) -> list[int]:
+        """Seeds that are not trained yet."""
+        return [seed for seed in range(1, self.seeds + 1) if not self.place(seed).exists()]
 
-def main(parts: Sequence[str]) -> None:
-    unknown = [part for part in parts if part not in PARTS]
+
+def main(wanted: Sequence[str]) -> None:
+    parts = [text.partition("/") for text in wanted or PARTS]
+    unknown = [part for part, *_ in parts if part not in PARTS]
     if unknown:
         raise UsageError(f"part {unknown[0]!r} is unknown; allowed: {', '.join(PARTS)}")
-    for part in parts or PARTS:
-        PARTS[part](part)
-        _gather()
+    for part, one, name in parts:
+        if one:
+            _one(part, name)
+        else:
+            PARTS[part](part)
+            _gather()
 
 
 def packages(part: str) -> dict[str, Path]:
@@ -114,22 +132,26 @@ def absent() -> list[str]:
 
 def _study(part: str) -> None:
     settings = [f"--set={name}={_listed(value)}" for name, value in _given(images=TRIAL)]
-    for name, sampler in (("attack", "tpe:n_startup_trials=8"), ("attack-random", "random")):
+    studies = {"attack": "tpe:n_startup_trials=8", "attack-random": "random"}
+    for name, sampler in studies.items():
         _jigsaw("create", name, "--exist-ok", "--sampler", sampler, *settings)
-        _jigsaw("worker", name, "--total-trials", str(TRIALS))
-
-
-def _release(part: str) -> None:
-    given = conditions(quick=QUICK, images=RELEASE, reports=1)
-    for name, changes in CANDIDATES.items():
-        _train(Cell(part, name, spec_of(given, **changes), given), 1)
+    workers = max(1, JOBS // len(studies))
+    _side_by_side(
+        lambda name: _jigsaw("worker", name, "--total-trials", str(TRIALS)), [*studies] * workers
+    )
 
 
 def _baseline(part: str) -> None:
     attack_baseline.tune(FOLDER / "baseline.csv" if QUICK else attack_baseline.CHOSEN)
 
 
-def _factorial(part: str) -> None:
+def _release() -> Iterator[Cell]:
+    given = conditions(quick=QUICK, images=RELEASE, reports=1)
+    for name, changes in CANDIDATES.items():
+        yield Cell("release", name, spec_of(given, **changes), given)
+
+
+def _factorial() -> Iterator[Cell]:
     for targets, epsilons, hints in product((False, True), repeat=3):
         given = conditions(quick=QUICK)
         given = given if targets else given.model_copy(update={"train": given.train[:1]})
@@ -138,36 +160,87 @@ def _factorial(part: str) -> None:
             f"{what}{int(on)}"
             for what, on in (("targets", targets), ("epsilons", epsilons), ("hints", hints))
         )
-        _compare(Cell(part, name, spec, given), seeds=3)
+        yield Cell("factorial", name, spec, given, seeds=3)
 
 
-def _specialists(part: str) -> None:
+def _specialists() -> Iterator[Cell]:
     given = conditions(quick=QUICK)
     for single in (None, 4, 8, 16):
         name = f"eps{single:02d}" if single else "all"
-        _compare(Cell(part, name, spec_of(given, single), given), seeds=3)
+        yield Cell("specialists", name, spec_of(given, single), given, seeds=3)
 
 
-def _seeds(part: str) -> None:
+def _seeds() -> Iterator[Cell]:
     from study.search.studies import find_trial, load_study
 
-    cells = {"default": AttackSpec()}
+    specs = {"default": AttackSpec()}
     for name, study in (("winner", "attack"), ("random-winner", "attack-random")):
         best = find_trial(load_study(_storage(), study), "best")
-        cells[name] = AttackSpec.model_validate_json(best.user_attrs["spec"])
-    for name, spec in cells.items():
-        _compare(Cell(part, name, spec, conditions(quick=QUICK)), seeds=2 if QUICK else 5)
+        specs[name] = AttackSpec.model_validate_json(best.user_attrs["spec"])
+    for name, spec in specs.items():
+        yield Cell("seeds", name, spec, conditions(quick=QUICK), seeds=2 if QUICK else 5)
 
 
-PARTS = {
-    "study": _study,
+CELLS = {
     "release": _release,
-    "baseline": _baseline,
     "factorial": _factorial,
     "specialists": _specialists,
     "seeds": _seeds,
 }
 COMPARED = ("factorial", "specialists", "seeds")
+
+
+def _networks(part: str) -> None:
+    cells = [cell for cell in CELLS[part]() if cell.missing]
+    if part in COMPARED:
+        _side_by_side(_one_of(part), [cell.name for cell in cells])
+    _side_by_side(_one_of(part), [f"{cell.name}-{seed}" for cell in cells for seed in cell.missing])
+
+
+def _one_of(part: str) -> Callable[[str], None]:
+    """Return what trains a network of the part, here or, where several are trained, in a process of its own."""
+    if JOBS == 1:
+        return partial(_one, part)
+    return lambda name: _python("benchmarks.train_attack", f"{part}/{name}")
+
+
+def _one(part: str, name: str) -> None:
+    """Train the network called NAME-SEED, or measure the cell called NAME."""
+    for cell in CELLS[part]() if part in CELLS else ():
+        if name == cell.name:
+            _images(cell)
+            return
+        for seed in range(1, cell.seeds + 1):
+            if name == cell.place(seed).name:
+                _train(cell, seed)
+                return
+    raise UsageError(f"part {part!r} has no network {name!r}")
+
+
+def _side_by_side(call: Callable[[str], None], names: Sequence[str]) -> None:
+    """Call with each name, JOBS at a time; where one fails, those that have not begun are left."""
+    if JOBS == 1:  # here: signals reach the main thread only
+        for name in names:
+            call(name)
+        return
+    with ThreadPoolExecutor(JOBS) as pool:
+        calls = [pool.submit(call, name) for name in names]
+        try:
+            for done in calls:
+                done.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+PARTS = {
+    "study": _study,
+    "release": _networks,
+    "baseline": _baseline,
+    "factorial": _networks,
+    "specialists": _networks,
+    "seeds": _networks,
+}
 
 
 def spec_of(given: AttackSettings, single: int | None = None, **changes: Any) -> AttackSpec:
@@ -182,32 +255,43 @@ def spec_of(given: AttackSettings, single: int | None = None, **changes: Any) ->
     return AttackSpec.from_parameters(parameters)
 
 
-def _compare(cell: Cell, seeds: int) -> None:
-    """Train the seeds of a cell on as many images as its time allows."""
-    missing = [seed for seed in range(1, seeds + 1) if not cell.place(seed).exists()]
-    if not missing:
-        return
-    done = [load_package(cell.place(s))[1] for s in range(1, seeds + 1) if s not in missing]
-    images = done[0].record["conditions"]["images"] if done else _affordable(cell)
-    given = cell.given.model_copy(update={"images": images})
-    for seed in missing:
-        _train(Cell(cell.part, cell.name, cell.spec, given), seed)
+def _images(cell: Cell) -> int:
+    """Return how many images a compared network sees: as many as those that are there, or as its time allows."""
+    done = [seed for seed in range(1, cell.seeds + 1) if cell.place(seed).exists()]
+    if done:
+        seen: int = load_package(cell.place(done[0]))[1].record["conditions"]["images"]
+        return seen
+    return _affordable(cell)
 
 
 def _affordable(cell: Cell) -> int:
-    """Return how many images the cell's networks can see in SECONDS, in whole batches."""
+    """Return how many images the cell's networks can see in SECONDS of a processor core, in whole batches."""
     known = (
         FOLDER / cell.part / f"{cell.name}.images"
     )  # networks that were stopped go on with as many
     if known.exists():
         return int(known.read_text())
-    updates = _updates(cell)
-    spent = [_processor_seconds(updates) for _ in range(3 if QUICK else 12)]
+    with _on_processor():
+        updates = _updates(cell)
+        spent = [_processor_seconds(updates) for _ in range(3 if QUICK else 12)]
     batch = cell.spec.batch.size
     images = batch * max(1, int(SECONDS / statistics.median(spent[1:])))
     known.parent.mkdir(parents=True, exist_ok=True)
     known.write_text(str(images))
     return images
+
+
+@contextmanager
+def _on_processor() -> Iterator[None]:
+    """Compute without a GPU inside the block: what is equal is the time of a processor, on whatever it is trained."""
+    before = os.environ.get("JIGSAW_DEVICE")
+    os.environ["JIGSAW_DEVICE"] = "cpu"
+    try:
+        yield
+    finally:
+        os.environ.pop("JIGSAW_DEVICE") if before is None else os.environ.update(
+            JIGSAW_DEVICE=before
+        )
 
 
 def _updates(cell: Cell) -> Iterator[Any]:
@@ -232,6 +316,9 @@ def _train(cell: Cell, seed: int) -> None:
     place = cell.place(seed)
     if place.exists():
         return
+    if cell.part in COMPARED:
+        given = cell.given.model_copy(update={"images": _images(cell)})
+        cell = replace(cell, given=given)
     print(f"{place}: training on {cell.given.images:,} images", file=sys.stderr, flush=True)
     started = _clocks()
     objective = AttackObjective(**cell.given.model_dump())
@@ -320,11 +407,14 @@ def _storage() -> str:
 def _jigsaw(*arguments: str) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     print(f"$ jigsaw {shlex.join(arguments)}", file=sys.stderr, flush=True)
-    environment = {**os.environ, "OPTUNA_STORAGE": _storage()}
-    words = [sys.executable, "-m", "study", *arguments]
-    if subprocess.run(words, env=environment, check=False).returncode:
+    _python("study", *arguments, OPTUNA_STORAGE=_storage())
+
+
+def _python(module: str, *arguments: str, **environment: str) -> None:
+    words = [sys.executable, "-m", module, *arguments]
+    if subprocess.run(words, env={**os.environ, **environment}, check=False).returncode:
         raise JigsawError(
-            f"stopped: jigsaw {shlex.join(arguments)} failed; go on with the same command"
+            f"stopped: {module} {shlex.join(arguments)} failed; go on with the same command"
         )
 
 

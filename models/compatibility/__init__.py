@@ -25,6 +25,7 @@ from models.compatibility.onnx_export import export_onnx
 from models.compatibility.repairs import (
     accept_one_element_counts,
     accept_variables_as_shapes,
+    add_where_items_were_taken,
     cast_unpacked_gradients,
     fold_padding_gradients,
     refuse_pickles,
@@ -77,6 +78,7 @@ def apply() -> None:
     _apply_each(
         version,
         accept_variables_as_shapes,
+        add_where_items_were_taken,
         fold_padding_gradients,
         refuse_pickles,
         set_daemon_by_attribute,
@@ -137,7 +139,10 @@ def _apply_each(chainer_version: str, *patches: Callable[[], None]) -> None:
 
 def _import_chainer() -> types.ModuleType:
     try:
-        return importlib.import_module("chainer")
+        with warnings.catch_warnings():
+            # It is said at the first import, too: see silence_missing_cudnn.
+            warnings.filterwarnings("ignore", "cuDNN is not enabled")
+            return importlib.import_module("chainer")
     except ModuleNotFoundError as error:
         if error.name != "chainer":
             raise

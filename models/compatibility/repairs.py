@@ -13,6 +13,7 @@ from study.errors import DataError, UsageError
 __all__ = [
     "accept_one_element_counts",
     "accept_variables_as_shapes",
+    "add_where_items_were_taken",
     "cast_unpacked_gradients",
     "fold_padding_gradients",
     "refuse_pickles",
@@ -38,6 +39,22 @@ def accept_variables_as_shapes() -> None:
         set_cover_all(self, getattr(x, "shape", x), getattr(W, "shape", W))
 
     module.Deconvolution2DFunction._set_cover_all = of_shapes
+
+
+def add_where_items_were_taken() -> None:
+    """Give indexing its gradient by `add.at` on a GPU, too, where CuPy 14 deprecates `scatter_add`."""
+    module = _module("chainer.functions.array.get_item")
+    on_processor = module.GetItemGrad.forward
+
+    def forward(self: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        xp = module.backend.get_array_module(*inputs)
+        if xp is np:
+            return on_processor(self, inputs)  # type: ignore[no-any-return]
+        gx = xp.zeros(self._in_shape, inputs[0].dtype)
+        xp.add.at(gx, tuple(self.slices), inputs[0])
+        return (gx,)
+
+    module.GetItemGrad.forward = forward
 
 
 # Modes in which every padded value is a fixed weighted sum of the values inside.

@@ -1,6 +1,7 @@
 """Kernels by PyTorch: oneDNN on a processor, cuDNN on a GPU. No copies: arrays are shared both ways."""
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,12 @@ def average_pooling(x: Array, window: Window) -> Array:
 def average_pooling_gradient(gy: Array, window: Window, size: Pair) -> Array:
     """See `Provider.average_pooling_gradient`."""
     t = _image(gy)
-    x = torch.empty((*t.shape[:2], *size), dtype=t.dtype, device=t.device, memory_format=torch.channels_last)  # fmt: skip
+    if t.is_cuda:
+        # PyTorch 2.11 leaves rows out there where windows overlap. Each channel's mean is a convolution.
+        weight = t.new_full((t.shape[1], 1, *window.kernel), 1 / math.prod(window.kernel))
+        geometry = Geometry(window.stride, window.pad, groups=t.shape[1])
+        return convolution_input_gradient(gy, _shared(weight), None, geometry, size)
+    x = torch.empty((*t.shape[:2], *size), dtype=t.dtype, memory_format=torch.channels_last)
     return _array(_ATEN.avg_pool2d_backward(t, x, *_moved(window), False, True, None))
 
 
@@ -134,9 +140,11 @@ def scale_shift(x: Array, scale: Array, shift: Array) -> Array:
 def normalization_sums(gy: Array, x: Array, mean: Array, inv_std: Array) -> tuple[Array, Array]:
     """See `Provider.normalization_sums`."""
     g, t = _image(gy), _image(x)
-    if mean.ndim == 2:
+    # On a GPU PyTorch's own function returns no sum without a weight.
+    if mean.ndim == 2 or t.is_cuda:
+        over = (2, 3) if mean.ndim == 2 else (0, 2, 3)
         x_hat = (t - _spread(mean)) * _spread(inv_std)
-        return _shared(g.sum((2, 3))), _shared(x_hat.mul_(g).sum((2, 3)))
+        return _shared(g.sum(over)), _shared(x_hat.mul_(g).sum(over))
     if not t.numel():
         return _nothing(x)
     _, along_x, along_one = _ATEN.native_batch_norm_backward(

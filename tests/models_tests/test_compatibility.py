@@ -252,6 +252,19 @@ EXPERIMENTAL = """
 import chainermn
 chainermn.links.MultiNodeBatchNormalization(3, None)
 """
+TAKEN = """
+import warnings
+from chainer.functions.array import get_item
+class Array(np.ndarray):
+    def scatter_add(self, slices, values):
+        warnings.warn("scatter_add", DeprecationWarning)
+def zeros(shape, dtype):
+    return np.zeros(shape, dtype).view(Array)
+other = types.SimpleNamespace(zeros=zeros, add=np.add)  # in the place of CuPy
+get_item.backend = types.SimpleNamespace(get_array_module=lambda *_: other)
+(gx,) = get_item.GetItemGrad((np.array([2, 2]),), (3,)).forward((np.ones(2, "f"),))
+assert gx.tolist() == [0, 0, 2]
+"""
 CUDNN = """
 from chainer.backends import cuda
 cuda.available, cuda._cudnn_disabled_by_user = True, False
@@ -273,6 +286,7 @@ if x.grad.tolist() != [[1, 2, 2]]:
 # patch: code, how it ends without the patch, how with it
 REPAIRS = {
     "accept_variables_as_shapes": (DECONVOLUTION, "ValueError: not enough values", "fine"),
+    "add_where_items_were_taken": (TAKEN, "DeprecationWarning: scatter_add", "fine"),
     "fold_padding_gradients": (PAD, "ArithmeticError: [[1.0, 1.0, 1.0]]", "fine"),
     "refuse_pickles": (
         BOMB,

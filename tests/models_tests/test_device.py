@@ -2,7 +2,6 @@
 
 import importlib.util
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,13 +40,19 @@ def on_processor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[chainer.backend.Device]:
+def gpu(monkeypatch: pytest.MonkeyPatch) -> chainer.backend.Device:
     """The GPU, in use; the reason is printed where there is none."""
     monkeypatch.setenv("JIGSAW_DEVICE", "cuda")
     try:
-        yield device.current()
+        found = device.current()
     except UsageError as error:
         pytest.skip(str(error))
+    if "torch" in kernels.available():
+        import torch
+
+        # TF32 keeps 10 bits of a product: enough to train with, not to compare signs.
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    return found
 
 
 @pytest.mark.parametrize("name", [None, "", "cpu"])

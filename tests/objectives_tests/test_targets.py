@@ -106,9 +106,10 @@ def test_what_was_trained_is_kept_though_the_next_one_is_stopped(
             raise TrialInterrupted("stopped")
         return train(spec, *rest)
 
-    with monkeypatch.context() as patch, pytest.raises(TrialInterrupted):
-        patch.setattr(targets, "train_classifier", stopped)
+    monkeypatch.setattr(targets, "train_classifier", stopped)
+    with pytest.raises(TrialInterrupted):
         load_targets([TEXT, "vgg-w4"], digits, 64, World())
+    monkeypatch.setattr(targets, "train_classifier", train)
     load_targets([TEXT, "vgg-w4"], digits, 64, World())
     assert trained == [TEXT, "vgg-w4"]
 
