@@ -45,16 +45,17 @@ check-gpu: $(VENV)/.test  ## the tests that need a CUDA device
 	$(RUN)/python -m pytest -m gpu
 
 bench-step: $(VENV)/.test  ## measure a training step beside PyTorch (QUICK=1: fewer rounds)
+bench-step-gpu: $(VENV)/.test  ## measure it on a CUDA device
 bench-dashboards: $(VENV)/.test  ## measure the dashboards on 5,000 trials (QUICK=1: on 1,000)
-bench-attack: $(VENV)/.test  ## measure the released attack beside the baselines (DATASET=fashion_mnist, QUICK=1: minutes)
+bench-attack: $(VENV)/.test  ## measure the released attack beside the baselines (RANKS=2, DATASET=fashion_mnist, QUICK=1: minutes)
 bench-attack-speed: $(VENV)/.test  ## measure its speed beside theirs, on a quiet machine
 bench-attack-steps: $(VENV)/.test  ## measure what gradient steps after the network's pass are worth (QUICK=1: a minute)
 bench-snapshots: $(VENV)/.test  ## measure what snapshots cost a trial (QUICK=1: fewer rounds)
 bench-workers: $(VENV)/.test  ## measure trials on ranks, 200 faults, pruning, Slurm (QUICK=1; PARTS=trials, pruning, outages, efficiency, weekend, retired)
 bench-%: $(VENV)/.test
-	$(RUN)/python -m benchmarks.bench_$(subst -,_,$*) $(PARTS)
+	$(if $(RANKS),$(RUN)/mpiexec -n $(RANKS) )$(RUN)/python -m benchmarks.bench_$(subst -,_,$*) $(PARTS)
 
-train-attack: $(VENV)/.test  ## train what bench-attack evaluates: hours (PARTS=release, DATASET=fashion_mnist, QUICK=1: minutes)
+train-attack: $(VENV)/.test  ## train what bench-attack evaluates: hours (PARTS=release, JOBS=2, DATASET=fashion_mnist, QUICK=1: minutes)
 	$(RUN)/python -m benchmarks.train_attack $(PARTS)
 release-attack: $(VENV)/.test  ## put the trained network, and what was measured of it, into models/released
 	$(RUN)/python -m benchmarks.release_attack

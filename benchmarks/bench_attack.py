@@ -4,7 +4,7 @@ Evaluates only: networks are what `make train-attack` left, and the released one
 from the classifiers that the network was trained on; their images are kept in runs/attack/images, so that a
 benchmark that was stopped goes on, and the next network costs minutes. Every error rate goes to
 results/attack_errors.csv; `make bench-attack-speed` measures the speed. `IMAGES=500` takes fewer report images
-than 1,000.
+than 1,000, and `RANKS=2` shares them among the ranks of an MPI job.
 """
 
 import os
@@ -39,6 +39,7 @@ from objectives.files import largest_changes
 from objectives.measures import Answers, difference, error_table
 from objectives.protocol import relation, seen_by_baseline
 from objectives.targets import check_distinct, load_targets
+from study.mpi import mpi_world
 from study.world import World
 
 __all__ = [
@@ -69,6 +70,8 @@ EPSILON, OTHERS = 8, ("fgsm", "mi-fgsm:steps=3")
 # The same with gradients of the pretrained ResNets alone, of which four of the report classifiers are relatives.
 FEWER = f"{MI_FGSM} on the ResNets"
 _BATCH = 40
+# Seconds a rank waits for the others: baselines take minutes, and not all ranks as many.
+_PATIENCE = 3600.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,11 +82,13 @@ class Bench:
         given: the conditions.
         data: the images.
         nets: classifiers of all three sets by their text.
+        world: the ranks that share the images.
     """
 
     given: AttackSettings
     data: DataSet
     nets: Mapping[str, Classifier]
+    world: World
 
     @property
     def images(self) -> Split:
@@ -109,13 +114,13 @@ class Bench:
         """Show the attacks to the report classifiers."""
         judges = {text: self.nets[text] for text in self.given.report}
         images = self.images
-        return score(attacks, judges, images.images, images.labels, epsilons, World())
+        return score(attacks, judges, images.images, images.labels, epsilons, self.world)
 
     def tune_error(self, attack: Attack) -> float:
         """Return the mean error of the tune classifiers at EPSILON, as trials are scored."""
         judges = [self.nets[text] for text in self.given.tune]
         shown = self.data.tune.evenly(self.given.tune_images)
-        found = error_rates(attack, judges, shown.images, shown.labels, [EPSILON], World())
+        found = error_rates(attack, judges, shown.images, shown.labels, [EPSILON], self.world)
         return float(found.mean())
 
     def relations(self) -> dict[str, str]:
@@ -142,7 +147,6 @@ def main() -> None:
         attacks, {name: EPSILONS if name in whole else (EPSILON,) for name in attacks}
     )
     table = error_table(answers).assign(relation=lambda t: t["classifier"].map(bench.relations()))
-    _keep(table.assign(package=table["attack"].map({OURS: card.digest if card else ""})))
     claims = _rows(table)
     if network is not None:
         claims = [
@@ -151,7 +155,9 @@ def main() -> None:
             _growth(table), *_violations(bench, attacks[OURS]), *claims,
         ]  # fmt: skip
     claims += _compared(bench)
-    write(NAME, claims, _made_by(best), "bench-attack")
+    if bench.world.rank == 0:
+        _keep(table.assign(package=table["attack"].map({OURS: card.digest if card else ""})))
+        write(NAME, claims, _made_by(best), "bench-attack")
 
 
 def load_bench(*names: str) -> Bench:
@@ -160,9 +166,10 @@ def load_bench(*names: str) -> Bench:
     data = load(given.data)
     sets = {name: getattr(given, name) for name in names or _SETS}
     texts = [text for each in sets.values() for text in each]
-    nets = load_targets(texts, data, given.classifier_images, World())
+    world = mpi_world(_PATIENCE)
+    nets = load_targets(texts, data, given.classifier_images, world)
     check_distinct({name: {text: nets[text] for text in each} for name, each in sets.items()})
-    return Bench(given, data, nets)
+    return Bench(given, data, nets, world)
 
 
 def _keep(table: pd.DataFrame) -> None:
@@ -255,14 +262,16 @@ def _growth(table: pd.DataFrame) -> Claim:
 
 def _violations(bench: Bench, attack: Attack) -> list[Claim]:
     """Count images of the network itself, before anything clips them to the budget again."""
-    clean = bench.data.report.evenly(CHECKED).images
-    count = sum(
+    world = bench.world
+    clean = bench.data.report.evenly(CHECKED).images[world.rank :: world.size]
+    own = sum(
         int((largest_changes(attack(part, epsilon), part) > epsilon).sum())
         for epsilon in range(4, 17)
         for part in np.array_split(clean, max(1, len(clean) // _BATCH))
     )
+    count = int(world.sum(np.array([float(own)]))[0])
     return [
-        Claim(f"8-bit images beyond their budget, of 13 x {len(clean):,}", count, "images", 0, note="eps 4..16")
+        Claim(f"8-bit images beyond their budget, of 13 x {CHECKED:,}", count, "images", 0, note="eps 4..16")
     ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from study.provenance import code_state, machine
+from study.provenance import code_state, machine, registered
 from study.tables import show
 
 __all__ = ["RESULTS", "Claim", "command", "processor", "write"]
@@ -53,7 +53,7 @@ class Claim:
 
 
 # What a benchmark may be told in its environment.
-_TOLD = ("QUICK", "DATASET", "IMAGES", "SECONDS", "JOBS", "JIGSAW_DEVICE")
+_TOLD = ("QUICK", "DATASET", "IMAGES", "SECONDS", "RELEASE", "RANKS", "JOBS", "JIGSAW_DEVICE")
 _COLUMNS = ("claim", "value", "unit", "goal", "met", "baseline", "baseline_value", "note")
 
 
@@ -106,10 +106,17 @@ def _head(target: str, made_by: Mapping[str, object]) -> list[str]:
         "python": platform.python_version(),
         "commit": f"{code.get('commit', 'unknown')}{changed}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        **device_facts(),
         "load at the end": f"{os.getloadavg()[0]:.1f} processes on these cores",
         **made_by,
     }
     return [f"{name}: {value}" for name, value in facts.items()]
+
+
+def device_facts() -> dict[str, str]:
+    """Return on what networks are computed, where that is not the processor."""
+    known = registered().get("device", {}).get("arrays", "cpu")
+    return {} if known == "cpu" else {"device": known}
 
 
 def command(target: str) -> str:

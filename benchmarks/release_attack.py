@@ -3,7 +3,7 @@
 Run it after `make train-attack PARTS=release`, so that the benchmark finds the network, and again after
 `make bench-attack`, so that its card says how good it is.
 
-What is released is rounded to half precision, which halves its file, and climbs its hint's doubt by turns with a
+What is released climbs its hint's doubt by turns with a
 second classifier: as many steps as leave it eight times as fast as MI-FGSM (docs/decisions/0029).
 """
 
@@ -13,15 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from benchmarks.attack_baseline import MI_FGSM
 from benchmarks.bench_attack import ERRORS, OURS, OURS_FURTHER
 from benchmarks.claims import RESULTS
 from benchmarks.train_attack import packages
-from models import released, weights
+from models import released
 from models.generators import AttackNetwork
 from models.hints import Hint
 from models.package import describe, load_package, save_package
@@ -45,20 +43,15 @@ def main() -> None:
     rows = _measured(RESULTS / ERRORS, describe(network).digest)
     said = {"measured": verdict(rows)} if rows else {}
     folder = Path(released.__file__).parent / OURS
-    save_package(folder, network, {**said, "after training": AFTER, **card.record}, rows)
+    save_package(folder, network, {**said, **card.record, "after training": AFTER}, rows)
     print(folder)
 
 
 def _prepare(network: AttackNetwork, given: Mapping[str, Any]) -> None:
-    weights.assign(network, {name: _rounded(a) for name, a in weights.arrays(network).items()})
     second = given["train"][1]
     known = load_targets([second], load(given["data"]), given["classifier_images"], World())
     asked = Hint("input", parse_target(second)[0], known[second])
     network.hint = replace(network.hint, steps=STEPS, gain=GAIN, second=asked)
-
-
-def _rounded(array: NDArray[Any]) -> NDArray[Any]:
-    return array.astype(np.float16).astype(array.dtype) if array.dtype.kind == "f" else array
 
 
 def _tune_error(path: Path) -> float:

@@ -1,7 +1,7 @@
 """`make train-attack`: train what `make bench-attack` evaluates; one part, or all of them one after another.
 
     study         two studies of equal length: `attack` (TPE) and `attack-random`
-    release       the candidates for models/released; the best on the tune set is released
+    release       the candidates for models/released, RELEASE=400000 images each; the best on the tune set is released
     baseline      what the network is compared with: see `benchmarks.attack_baseline`
     factorial     {several targets or one} x {13 budgets or one} x {hints or none}, 3 seeds each
     specialists   networks of one budget, 4, 8 and 16, beside the network of 13, 3 seeds each
@@ -25,23 +25,27 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from benchmarks import attack_baseline
 from benchmarks.attack_classifiers import SUFFIX, conditions
 from benchmarks.claims import RESULTS, command, processor
+from models import weights
+from models.generators import AttackNetwork
 from models.package import load_package, save_package
 from objectives.attack import AttackObjective, AttackSettings, train_attack
+from objectives.data import load
 from objectives.hints import load_hint
 from objectives.retraining import retrain, snapshots_beside
 from objectives.spec import AttackSpec
@@ -56,8 +60,10 @@ QUICK = bool(os.environ.get("QUICK"))
 # Trainings at a time.
 JOBS = int(os.environ.get("JOBS") or 1)
 FOLDER = Path(f"runs/attack{SUFFIX}{'-quick' if QUICK else ''}")
-# Images the released network sees, trials of each study, and what a trial and a compared network may cost.
-RELEASE, TRIALS, TRIAL = (128, 2, 64) if QUICK else (200_000, 20, 8_192)
+# Images the released network sees in batches of so many, trials of each study, and what a trial may cost.
+RELEASE, BATCH, TRIALS, TRIAL = (128, 32, 2, 64) if QUICK else (400_000, 128, 20, 8_192)
+RELEASE = int(os.environ.get("RELEASE") or RELEASE)
+# What a compared network may cost.
 SECONDS = int(os.environ.get("SECONDS") or (1 if QUICK else 600))
 RECIPE: Mapping[str, Any] = {
     "epsilon.mode": "film", "epsilon.sampling": "small",
@@ -66,11 +72,17 @@ RECIPE: Mapping[str, Any] = {
     "optimizer.name": "adam", "optimizer.lr": 4e-3, "optimizer.schedule": "cosine", "batch.size": 32,
     "augment.flip": True, "augment.diversity": 0.5, "hint.kind": "multiscale",
 }  # fmt: skip
-# What is different in each network that may be released.
+# What is different in each network that may be released: how finely it sees, and how often.
+_WIDER: Mapping[str, Any] = {"arch.width": 32, "arch.downs": 1, "optimizer.lr": 2e-3}
 CANDIDATES: Mapping[str, Mapping[str, Any]] = {
-    "half": {"augment.diversity": 0.5},
-    "most": {"augment.diversity": 0.8},
-}
+    "strided": {},
+    "fine": _WIDER,
+    "most": {**_WIDER, "augment.diversity": 0.8},
+    "full": {"arch.width": 24, "arch.downs": 0, "arch.blocks": 3, "optimizer.lr": 2e-3},
+    "looks": {
+        **_WIDER, "arch.name": "recurrent", "arch.width": 24, "arch.steps": 2, "arch.update": "sum",
+    },
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -135,10 +147,10 @@ def _study(part: str) -> None:
     studies = {"attack": "tpe:n_startup_trials=8", "attack-random": "random"}
     for name, sampler in studies.items():
         _jigsaw("create", name, "--exist-ok", "--sampler", sampler, *settings)
-    workers = max(1, JOBS // len(studies))
-    _side_by_side(
-        lambda name: _jigsaw("worker", name, "--total-trials", str(TRIALS)), [*studies] * workers
-    )
+    names = [*studies] * max(1, JOBS // len(studies))
+    with ThreadPoolExecutor(min(JOBS, len(names))) as pool:
+        calls = [pool.submit(_jigsaw, "worker", n, "--total-trials", str(TRIALS)) for n in names]
+        _wait(pool, calls)
 
 
 def _baseline(part: str) -> None:
@@ -148,7 +160,7 @@ def _baseline(part: str) -> None:
 def _release() -> Iterator[Cell]:
     given = conditions(quick=QUICK, images=RELEASE, reports=1)
     for name, changes in CANDIDATES.items():
-        yield Cell("release", name, spec_of(given, **changes), given)
+        yield Cell("release", name, spec_of(given, **{"batch.size": BATCH, **changes}), given)
 
 
 def _factorial() -> Iterator[Cell]:
@@ -193,15 +205,19 @@ COMPARED = ("factorial", "specialists", "seeds")
 def _networks(part: str) -> None:
     cells = [cell for cell in CELLS[part]() if cell.missing]
     if part in COMPARED:
-        _side_by_side(_one_of(part), [cell.name for cell in cells])
-    _side_by_side(_one_of(part), [f"{cell.name}-{seed}" for cell in cells for seed in cell.missing])
+        _together(part, [cell.name for cell in cells])
+    _together(part, [f"{cell.name}-{seed}" for cell in cells for seed in cell.missing])
 
 
-def _one_of(part: str) -> Callable[[str], None]:
-    """Return what trains a network of the part, here or, where several are trained, in a process of its own."""
+def _together(part: str, names: Sequence[str]) -> None:
+    """Train, or measure, what `_one` takes, JOBS at a time."""
     if JOBS == 1:
-        return partial(_one, part)
-    return lambda name: _python("benchmarks.train_attack", f"{part}/{name}")
+        for name in names:
+            _one(part, name)
+        return
+    load(conditions(quick=QUICK).data)  # once for all processes, which find it in memory
+    with ProcessPoolExecutor(JOBS, mp_context=get_context("fork")) as pool:
+        _wait(pool, [pool.submit(_one, part, name) for name in names])
 
 
 def _one(part: str, name: str) -> None:
@@ -217,20 +233,14 @@ def _one(part: str, name: str) -> None:
     raise UsageError(f"part {part!r} has no network {name!r}")
 
 
-def _side_by_side(call: Callable[[str], None], names: Sequence[str]) -> None:
-    """Call with each name, JOBS at a time; where one fails, those that have not begun are left."""
-    if JOBS == 1:  # here: signals reach the main thread only
-        for name in names:
-            call(name)
-        return
-    with ThreadPoolExecutor(JOBS) as pool:
-        calls = [pool.submit(call, name) for name in names]
-        try:
-            for done in calls:
-                done.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+def _wait(pool: Executor, calls: Sequence[Future[None]]) -> None:
+    """Wait for all; where one fails, those that have not begun are left."""
+    try:
+        for call in calls:
+            call.result()
+    except BaseException:
+        pool.shutdown(cancel_futures=True)
+        raise
 
 
 PARTS = {
@@ -248,6 +258,8 @@ def spec_of(given: AttackSettings, single: int | None = None, **changes: Any) ->
     parameters = {**RECIPE, **changes}
     if single:
         parameters |= {"epsilon.mode": "single", "epsilon.single": single}
+    if parameters["arch.name"] == "recurrent":
+        del parameters["arch.blocks"]
     if parameters["hint.kind"] == "none":
         parameters = {n: v for n, v in parameters.items() if not n.startswith("hint.")}
     else:
@@ -334,6 +346,7 @@ def _train(cell: Cell, seed: int) -> None:
     seconds, processor_seconds = _spent(place, started)
     record = {
         **again.record,
+        "after training": "weights rounded to half precision",
         # Names of hosts are nobody's business.
         "machine": {"processor": processor(), "cores": os.cpu_count()},
         "classifiers": objective.identity["classifiers"],
@@ -343,9 +356,19 @@ def _train(cell: Cell, seed: int) -> None:
         "processor seconds": round(processor_seconds),
         "tune errors": dict(zip(cell.given.epsilons, map(float, again.errors), strict=True)),
     }
+    round_weights(again.network)
     save_package(place, again.network, record)
     _clock(place).unlink()
     discard(kept)
+
+
+def round_weights(network: AttackNetwork) -> None:
+    """Round to half precision, which halves a network's file."""
+    arrays = weights.arrays(network).items()
+    weights.assign(
+        network,
+        {n: a.astype(np.float16).astype(a.dtype) if a.dtype.kind == "f" else a for n, a in arrays},
+    )
 
 
 def _clocks() -> tuple[float, float]:
@@ -407,14 +430,11 @@ def _storage() -> str:
 def _jigsaw(*arguments: str) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     print(f"$ jigsaw {shlex.join(arguments)}", file=sys.stderr, flush=True)
-    _python("study", *arguments, OPTUNA_STORAGE=_storage())
-
-
-def _python(module: str, *arguments: str, **environment: str) -> None:
-    words = [sys.executable, "-m", module, *arguments]
-    if subprocess.run(words, env={**os.environ, **environment}, check=False).returncode:
+    environment = {**os.environ, "OPTUNA_STORAGE": _storage()}
+    words = [sys.executable, "-m", "study", *arguments]
+    if subprocess.run(words, env=environment, check=False).returncode:
         raise JigsawError(
-            f"stopped: {module} {shlex.join(arguments)} failed; go on with the same command"
+            f"stopped: jigsaw {shlex.join(arguments)} failed; go on with the same command"
         )
 
 

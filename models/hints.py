@@ -28,6 +28,7 @@ import chainer.functions as F
 import numpy as np
 from numpy.typing import NDArray
 
+from models import kernels
 from models.classifiers import Classifier, freeze, resize
 from study.errors import UsageError
 
@@ -134,6 +135,11 @@ class Hint:
         return found
 
     def _look(self, images: NDArray[np.floating], labels: Any, *, deep: bool) -> Look:
+        if kernels.is_whole(images):
+            from models.pytorch import whole
+
+            if (found := whole.look(self.classifier, images, labels, deep=deep)) is not None:
+                return Look(*found)
         x = chainer.Variable(images)
         # Attacks run where no graph is kept; this one is dropped on return.
         with chainer.force_backprop_mode():

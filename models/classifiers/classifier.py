@@ -57,6 +57,12 @@ class Classifier(chainer.Chain):  # type: ignore[misc]  # Chainer is untyped
         Raises:
             UsageError: x is no batch of images with this classifier's channels.
         """
+        self._check(x)
+        if self.frozen and kernels.is_whole(x):
+            from models.pytorch import whole
+
+            if (logits := whole.logits(self, x)) is not None:
+                return logits
         return self.head(self.features(x)[-1])
 
     def features(self, x: Any) -> tuple[chainer.Variable, ...]:
@@ -68,11 +74,7 @@ class Classifier(chainer.Chain):  # type: ignore[misc]  # Chainer is untyped
         Raises:
             UsageError: x is no batch of images with this classifier's channels.
         """
-        if x.ndim != 4 or x.shape[1] != self.channels:
-            raise UsageError(
-                f"images of shape {tuple(x.shape)} were given to a classifier of "
-                f"(N, {self.channels}, H, W) images"
-            )
+        self._check(x)
         h = chainer.as_variable(x)
         with self._mode():
             return self.stages(self._normalised(h) if self.normalised else h)
@@ -84,6 +86,13 @@ class Classifier(chainer.Chain):  # type: ignore[misc]  # Chainer is untyped
     def head(self, h: chainer.Variable) -> chainer.Variable:
         """Return the logits (N, classes) for the last feature h, in training or not alike."""
         raise NotImplementedError
+
+    def _check(self, x: Any) -> None:
+        if x.ndim != 4 or x.shape[1] != self.channels:
+            raise UsageError(
+                f"images of shape {tuple(x.shape)} were given to a classifier of "
+                f"(N, {self.channels}, H, W) images"
+            )
 
     def _normalised(self, h: chainer.Variable) -> chainer.Variable:
         scale = 1 / self.std

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from models.classifiers.classifier import Classifier, freeze
 from models.classifiers.foreign import Foreign
+from models.kernels.exchange import array as _array
+from models.kernels.exchange import tensor as _tensor
 from models.pytorch.onnx_file import load_onnx
 from study.errors import UsageError
 from study.resolve import resolve
@@ -111,21 +113,6 @@ class _Logits(chainer.FunctionNode):  # type: ignore[misc]
         # Chainer's graph may be walked twice, hence so may this one, which lives as long.
         (gx,) = torch.autograd.grad(self.logits, self.images, _tensor(gy.array), retain_graph=True)
         return (chainer.Variable(_array(gx)),)
-
-
-def _tensor(array: Array) -> torch.Tensor:
-    """Return a tensor on the memory of `array`; where torch cannot look at it, on a copy."""
-    if not isinstance(array, np.ndarray):
-        return torch.from_dlpack(array)
-    plain = array.flags.writeable and all(step >= 0 for step in array.strides)
-    return torch.from_numpy(array if plain else array.copy())
-
-
-def _array(tensor: torch.Tensor) -> Any:
-    """Return an array on the memory of `tensor`: NumPy's on the CPU, CuPy's elsewhere."""
-    if tensor.device.type == "cpu":
-        return tensor.numpy()
-    return chainer.backends.cuda.cupy.from_dlpack(tensor)
 
 
 def from_torch(text: str, *, channels: int, classes: int, size: int, seed: int) -> Classifier:

@@ -8,7 +8,7 @@ The environment variable `JIGSAW_KERNELS` chooses at start. A provider computes 
 `models.kernels.provider`); functions and links here are what networks use.
 """
 
-from models.kernels.choice import available, current, use, using
+from models.kernels.choice import available, current, is_whole, use, using
 from models.kernels.functions import (
     add_relu,
     average_pooling_2d,
@@ -50,6 +50,7 @@ __all__ = [
     "current",
     "deconvolution_2d",
     "global_average",
+    "is_whole",
     "layer",
     "max_pooling_2d",
     "pad",

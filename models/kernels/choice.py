@@ -18,7 +18,7 @@ from models.kernels.provider import Provider
 from study.errors import UsageError
 from study.provenance import register
 
-__all__ = ["available", "current", "fallback", "provider", "use", "using"]
+__all__ = ["available", "current", "fallback", "is_whole", "provider", "use", "using"]
 
 _VARIABLE = "JIGSAW_KERNELS"
 # Fastest first, and the module each needs. `chainer` is Chainer as it was shipped, and needs none.
@@ -67,6 +67,12 @@ def provider(array: Any) -> Provider | None:
     if name == "chainer" or not (isinstance(array, np.ndarray) or _on_gpu(name)):
         return None
     return _loaded(name)
+
+
+def is_whole(x: Any) -> bool:
+    """Return whether frozen networks compute `x`, an array or a Variable, as one function of PyTorch's."""
+    array = getattr(x, "array", x)
+    return _in_use.name == "torch" and not isinstance(array, np.ndarray) and _on_gpu("torch")
 
 
 def fallback(array: Any) -> Provider:

@@ -1,13 +1,13 @@
 """Kernels by PyTorch: oneDNN on a processor, cuDNN on a GPU. No copies: arrays are shared both ways."""
 
-import functools
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.kernels.exchange import array as _shared
+from models.kernels.exchange import tensor as _tensor
 from models.kernels.provider import Geometry, Window
 
 __all__ = [
@@ -205,26 +205,5 @@ def _image(x: Array) -> torch.Tensor:
     return _tensor(x).contiguous(memory_format=torch.channels_last)
 
 
-def _tensor(x: Array) -> torch.Tensor:
-    if not isinstance(x, np.ndarray):
-        return torch.from_dlpack(x)
-    try:
-        return torch.from_numpy(x) if x.flags.writeable else torch.from_numpy(x.copy("K"))
-    except ValueError:  # negative strides, which PyTorch has not
-        return torch.from_numpy(np.ascontiguousarray(x))
-
-
 def _array(t: torch.Tensor) -> Array:
     return _shared(t.contiguous(memory_format=torch.channels_last))
-
-
-def _shared(t: torch.Tensor) -> Array:
-    array: Array = t.numpy() if t.device.type == "cpu" else _cupy().from_dlpack(t)
-    return array
-
-
-@functools.cache
-def _cupy() -> Any:
-    import cupy
-
-    return cupy

@@ -254,22 +254,27 @@ class Hint(torch.nn.Module):  # type: ignore[misc]
         self.graph = _graph(description, own)
 
     def forward(
-        self, images: Tensor, labels: Tensor | None = None
+        self, images: Tensor, labels: Tensor | None = None, deep: bool = True
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Return its answers, the input gradient, and the maps; no gradient passes."""
+        """Return its answers, the input gradient, and the maps, unless not `deep`; no gradient passes."""
         with torch.inference_mode(False), torch.enable_grad():
             x = images.detach().clone().requires_grad_()
             shown = x if self.size is None else resized(x, (self.size, self.size))
-            *features, logits = self.graph(shown * self.scale + self.shift)
+            *features, logits = self.answers(shown)
             labels = logits.argmax(1) if labels is None else labels
             own = labels[:, None]
             doubt = logits.scatter(1, own, -torch.inf).max(1).values - logits.gather(1, own)[:, 0]
-            deep = features if self.maps else []
-            first, *rest = torch.autograd.grad(doubt.sum(), [x, *deep])
+            depths = features if deep and self.maps else []
+            first, *rest = torch.autograd.grad(doubt.sum(), [x, *depths])
         maps = [
-            torch.cat([_even(f.detach()), _even(g)], 1) for f, g in zip(deep, rest, strict=True)
+            torch.cat([_even(f.detach()), _even(g)], 1) for f, g in zip(depths, rest, strict=True)
         ]
         return labels, first, maps
+
+    def answers(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the features and the logits of images of a size that it takes."""
+        found: tuple[Tensor, ...] = self.graph(images * self.scale + self.shift)
+        return found
 
     def climb(self, x: Tensor, budget: Tensor, u: Tensor, look: Look, second: Any) -> Tensor:
         """Return the perturbation p = tanh u of images x after `steps` along their gradients.
@@ -286,7 +291,7 @@ class Hint(torch.nn.Module):  # type: ignore[misc]
         for step in range(self.steps):
             if step:
                 asked = second if step % 2 else self
-                _, gradient, _ = asked(torch.clamp(x + budget * p, 0, 1), look.labels)
+                _, gradient, _ = asked(torch.clamp(x + budget * p, 0, 1), look.labels, deep=False)
             u = u + self.gain * _over_its_mean(gradient)
             p = torch.tanh(u)
         return p
@@ -393,7 +398,9 @@ class AttackNetwork(torch.nn.Module):  # type: ignore[misc]
         if "hint" not in self.graphs:
             return Look()
         labels, gradient, maps = self.graphs["hint"](shown, labels)
-        scales = (min(k, self.scales - 1) + 1 for k in range(len(maps)))
+        # The first map goes where the first stride leads, or nowhere lower without any.
+        first = int(self.stride > 1)
+        scales = (min(k, self.scales - 1) + first for k in range(len(maps)))
         sizes = ([n >> scale for n in shown.shape[2:]] for scale in scales)
         return Look(labels, gradient, [*map(resized, maps, sizes)])
 

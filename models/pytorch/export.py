@@ -2,7 +2,6 @@
 
 import copy
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from models.generators.network import once
 from models.hints import Hint
 from models.package import load_package
 from models.pytorch import attack_network
-from models.pytorch.tracing import Traced, trace
+from models.pytorch.tracing import Traced, graph, tensors, trace, trace_classifier
 from models.released import package_folder
 from study.errors import UsageError
 
@@ -100,11 +99,11 @@ def _described(network: AttackNetwork) -> tuple[dict[str, Any], dict[str, torch.
         "channels": network.channels,
         **network.epsilons.model_dump(include={"mode", "values"}),
         "stride": network.stride,
-        "scales": network.stride.bit_length() - 1,
+        "scales": _scales(network),
         "steps": getattr(network.trunk, "steps", None),
         "adds": getattr(network.trunk, "adds", False),
-        "graphs": {name: _graph(traced) for name, traced in graphs.items()}
-        | {name: facts | _graph(traced) for name, (facts, traced) in extra.items()},
+        "graphs": {name: graph(traced) for name, traced in graphs.items()}
+        | {name: facts | graph(traced) for name, (facts, traced) in extra.items()},
     }
     traces = graphs | {name: traced for name, (_, traced) in extra.items()}
     arrays = {
@@ -112,23 +111,15 @@ def _described(network: AttackNetwork) -> tuple[dict[str, Any], dict[str, torch.
         for graph, traced in traces.items()
         for name, array in traced.arrays.items()
     }
-    return description, _tensors({**arrays, **own})
-
-
-def _graph(traced: Traced) -> dict[str, Any]:
-    return {
-        "operations": [tuple(operation) for operation in traced.operations],
-        "sources": traced.sources,
-        "results": traced.results,
-    }
+    return description, tensors({**arrays, **own})
 
 
 def _graphs(network: AttackNetwork) -> dict[str, Traced]:
     """Trace the trunk, with maps of the sizes that it mixes them in at: the module resizes them before."""
     side, dtype, trunk = network.stride, network.head_w.dtype, network.trunk
-    scales = side.bit_length() - 1
-    counts = network.hint.maps if network.hint else ()
-    sizes = [side >> min(k, scales - 1) + 1 for k in range(len(counts))]
+    scales, counts = _scales(network), network.hint.maps if network.hint else ()
+    first = int(side > 1)
+    sizes = [side >> min(k, scales - 1) + first for k in range(len(counts))]
     x = np.zeros((1, network.channels * (2 if network.hint else 1), side, side), dtype)
     maps = [np.zeros((1, c, s, s), dtype) for c, s in zip(counts, sizes, strict=True)]
     if GENERATORS[network.arch.name].perturb is once:
@@ -144,32 +135,19 @@ def _graphs(network: AttackNetwork) -> dict[str, Traced]:
     return {"encode": encode, "decode": trace(trunk, decode, x, *maps, p, *state)}
 
 
+def _scales(network: AttackNetwork) -> int:
+    return max(1, network.stride.bit_length() - 1)
+
+
 def _hint(hint: Hint) -> tuple[dict[str, Any], Traced]:
     """Trace a hint's classifier, from images that are normalised already to its features and logits."""
-    classifier = hint.classifier
-    size, channels = classifier.size, classifier.channels
-
-    def answers(x: Any) -> Any:
-        features = classifier.stages(x)
-        return (*features, classifier.head(features[-1]))
-
-    dtype = next(iter(classifier.params())).dtype
-    traced = trace(classifier, answers, np.zeros((1, channels, size, size), dtype))
-    normal = (classifier.std, classifier.mean) if classifier.normalised else (1.0, 0.0)
-    std, mean = (np.broadcast_to(v, (1, channels, 1, 1)) for v in normal)
-    scale = 1 / std
-    traced.arrays.update(scale=scale.astype(dtype), shift=(-mean * scale).astype(dtype))
     facts = {
         "maps": hint.kind == "multiscale",
-        "size": None if classifier.any_size else size,
+        "size": None if hint.classifier.any_size else hint.classifier.size,
         "steps": hint.steps,
         "gain": hint.gain,
     }
-    return facts, traced
-
-
-def _tensors(arrays: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    return facts, trace_classifier(hint.classifier)
 
 
 def _check_known(network: AttackNetwork) -> None:

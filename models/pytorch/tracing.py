@@ -1,18 +1,21 @@
 """A Chainer link as a list of operators: what it computed on one batch, read off Chainer's own graph."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import chainer
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from models import kernels
+from models.classifiers import Classifier
 from models.pytorch.attack_network import Operation
 from study.errors import UsageError
 
-__all__ = ["Traced", "trace"]
+__all__ = ["Traced", "fold", "graph", "tensors", "trace", "trace_classifier"]
 
 Array = NDArray[Any]
 
@@ -54,6 +57,74 @@ def trace(link: chainer.Link, function: Callable[..., Any], *inputs: Array) -> T
     tracer = _Tracer(link, starts, calls)
     results = [tracer.value(end.node) for end in ends]
     return Traced(tracer.operations, tracer.arrays, tracer.sources, results)
+
+
+def trace_classifier(classifier: Classifier) -> Traced:
+    """Return what a classifier computes, from images that are normalised already to its features and logits.
+
+    `arrays` holds `scale` and `shift` (1, C, 1, 1) beside, which normalise images.
+
+    Raises:
+        UsageError: it holds a function or link that has no operator here.
+    """
+
+    def answers(x: Any) -> Any:
+        features = classifier.stages(x)
+        return (*features, classifier.head(features[-1]))
+
+    size, channels = classifier.size, classifier.channels
+    dtype = next(iter(classifier.params())).dtype
+    traced = trace(classifier, answers, np.zeros((1, channels, size, size), dtype))
+    normal = (classifier.std, classifier.mean) if classifier.normalised else (1.0, 0.0)
+    std, mean = (np.broadcast_to(v, (1, channels, 1, 1)) for v in normal)
+    scale = 1 / std
+    traced.arrays.update(scale=scale.astype(dtype), shift=(-mean * scale).astype(dtype))
+    return traced
+
+
+def fold(traced: Traced) -> Traced:
+    """Return the same with each batch normalisation inside the convolution before it, where nobody else asks for that."""
+    asked = Counter(name for operation in traced.operations for name in operation.inputs)
+    asked.update(traced.results)
+    makers = {operation.outputs[0]: operation for operation in traced.operations}
+    arrays, kept = dict(traced.arrays), list[Operation]()
+    for operation in traced.operations:
+        before = makers.get(operation.inputs[0]) if operation.inputs else None
+        if operation.kind != "BatchNormalization" or before is None or before.kind != "Conv":
+            kept.append(operation)
+            continue
+        source, weight, *bias = before.inputs
+        if asked[weight] > 1 or asked[before.outputs[0]] > 1:
+            kept.append(operation)
+            continue
+        gamma, beta, mean, variance = (arrays[n].astype(np.float64) for n in operation.inputs[1:])
+        scale = gamma / np.sqrt(variance + operation.attributes["epsilon"])
+        dtype, shift = arrays[weight].dtype, operation.inputs[2]
+        own = arrays[bias[0]] if bias else 0.0
+        arrays[weight] = (arrays[weight] * scale[:, None, None, None]).astype(dtype)
+        arrays[shift] = (beta + (own - mean) * scale).astype(dtype)
+        kept.remove(before)
+        kept.append(
+            Operation("Conv", (source, weight, shift), operation.outputs, before.attributes)
+        )
+    named = {name for operation in kept for name in operation.inputs} | {"scale", "shift"}
+    return traced._replace(
+        operations=kept, arrays={name: array for name, array in arrays.items() if name in named}
+    )
+
+
+def graph(traced: Traced) -> dict[str, Any]:
+    """Return the operations as plain values, as `models.pytorch.attack_network` takes them."""
+    return {
+        "operations": [tuple(operation) for operation in traced.operations],
+        "sources": traced.sources,
+        "results": traced.results,
+    }
+
+
+def tensors(arrays: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Return copies of arrays as tensors."""
+    return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
 
 
 class _Calls(chainer.LinkHook):  # type: ignore[misc]

@@ -57,7 +57,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "results").mkdir()
     monkeypatch.setattr("benchmarks.claims.RESULTS", tmp_path / "results")
     changes = {
-        train_attack: {"QUICK": False, "FOLDER": tmp_path / "runs", "RELEASE": 8, "TRIALS": 1,
+        train_attack: {"QUICK": False, "FOLDER": tmp_path / "runs", "RELEASE": 8, "BATCH": 8, "TRIALS": 1,
                        "TRIAL": 8, "SECONDS": 1e-6, "RECIPE": RECIPE},
         attack_baseline: {"CHOSEN": tmp_path / "results" / "attack_baseline.csv", "IMAGES": 5,
                           "CANDIDATES": ("fgsm", "noop")},
@@ -122,12 +122,12 @@ print(bench_attack.NAME, bench_attack.conditions(quick=True).data)
 class TestTraining:
     def test_a_part_that_is_there_is_not_trained_again(self, workshop, capsys) -> None:
         train_attack.main(["release"])
-        package = workshop / "runs" / "release" / "half-1" / "package.json"
+        package = workshop / "runs" / "release" / "strided-1" / "package.json"
         before = package.stat().st_mtime_ns
         train_attack.main(["release"])
         assert package.stat().st_mtime_ns == before
         rows = pd.read_csv(workshop / "results" / "attack_training.csv").to_dict("records")
-        assert [row["network"] for row in rows] == [f"{n}-1" for n in train_attack.CANDIDATES]
+        assert [row["network"] for row in rows] == sorted(f"{n}-1" for n in train_attack.CANDIDATES)
         row = rows[0]
         assert (row["part"], row["images"]) == ("release", 8)
         assert row["command"] == "make train-attack PARTS=release"
@@ -181,6 +181,54 @@ class TestTraining:
         (folder / "eps04-2").rmdir()
         train_attack.main(["specialists"])
         assert load_package(folder / "eps04-2")[1].record["conditions"]["images"] == 16
+
+    def test_several_are_trained_at_a_time_in_processes_of_their_own(
+        self, workshop, monkeypatch
+    ) -> None:
+        monkeypatch.setattr(train_attack, "JOBS", 3)
+        train_attack.main(["specialists"])
+        found = train_attack.packages("specialists")
+        assert set(found) == {
+            f"{n}-{s}" for n in ("all", "eps04", "eps08", "eps16") for s in (1, 2, 3)
+        }
+        weights_of = {n: load_package(p)[1].digest for n, p in found.items()}
+        monkeypatch.setattr(train_attack, "JOBS", 1)
+        monkeypatch.setattr(train_attack, "FOLDER", workshop / "again")
+        train_attack.main(["specialists/eps08-2"])
+        again = train_attack.packages("specialists")
+        assert set(again) == {"eps08-2"}
+        assert load_package(again["eps08-2"])[1].digest == weights_of["eps08-2"]
+
+    def test_where_one_of_several_fails_it_says_why(self, workshop, monkeypatch) -> None:
+        def broken(*given: object) -> None:
+            raise UsageError("no network today")
+
+        monkeypatch.setattr(train_attack, "JOBS", 2)
+        monkeypatch.setattr(train_attack, "_train", broken)
+        with pytest.raises(UsageError, match=r"^no network today$"):
+            train_attack.main(["release"])
+
+    @pytest.mark.parametrize("name", ["release/best-1", "release/fine-2", "study/attack-1"])
+    def test_a_network_that_is_unknown_is_one_sentence(self, name) -> None:
+        with pytest.raises(UsageError, match=r"^part '\w+' has no network '[\w-]+'$"):
+            train_attack.main([name])
+
+    def test_what_is_compared_is_allowed_a_processors_time_wherever_it_is_trained(
+        self, workshop, monkeypatch
+    ) -> None:
+        seen = []
+        monkeypatch.setenv("JIGSAW_DEVICE", "cuda")
+        monkeypatch.setattr(
+            train_attack,
+            "_processor_seconds",
+            lambda _: seen.append(os.environ["JIGSAW_DEVICE"]) or 1.0,
+        )
+        given = small(quick=False)
+        train_attack._affordable(
+            train_attack.Cell("factorial", "a", train_attack.spec_of(given), given)
+        )
+        assert set(seen) == {"cpu"}
+        assert os.environ["JIGSAW_DEVICE"] == "cuda"
 
     def test_what_a_stopped_beginning_cost_counts(self, workshop, monkeypatch) -> None:
         ticks = iter([(30.0, 3.0), (110.0, 11.0)])

@@ -119,7 +119,8 @@ def test_every_generator_answers_alike_with_every_mode_and_hint(name, mode, hint
 
 @pytest.mark.parametrize(
     "fields",
-    [{"name": name} for name in GENERATORS] + [{"name": "recurrent", "update": "sum"}],
+    [{"name": name} for name in GENERATORS]
+    + [{"name": "recurrent", "update": "sum"}, {"name": "resnet", "downs": 0}],
     ids=str,
 )
 @pytest.mark.parametrize("turns", [False, True])
@@ -129,6 +130,11 @@ def test_steps_that_add_up_and_hints_that_are_climbed_answer_alike(fields, steps
         second = hint_of("input", "vgg-w2") if turns else None
     climb = {"steps": steps, "gain": 0.7, "second": second}
     check_equal_in_float64({**fields, "mode": "film"}, "input", **climb)
+
+
+@pytest.mark.parametrize("hint", HINTS)
+def test_a_trunk_that_never_strides_answers_alike(hint: str) -> None:
+    check_equal_in_float64({"name": "resnet", "downs": 0, "mode": "film"}, hint)
 
 
 @pytest.mark.parametrize("text", ["resnet8-w4", "vgg-w4", "mobilenet"])

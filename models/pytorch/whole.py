@@ -1,0 +1,94 @@
+"""A frozen classifier as one function of torch, on a GPU.
+
+There each of Chainer's many small nodes costs more than its arithmetic. What is frozen needs none of them: its
+operations are read off once, and torch differentiates them by the image.
+"""
+
+import copy
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import chainer
+import torch
+from numpy.typing import NDArray
+
+from models.classifiers import Classifier
+from models.classifiers.pytorch import TorchModule
+from models.kernels.exchange import array, tensor
+from models.pytorch import attack_network
+from models.pytorch.tracing import fold, graph, tensors, trace_classifier
+from study.errors import UsageError
+
+__all__ = ["logits", "look"]
+
+Array = NDArray[Any]
+
+
+def logits(classifier: Classifier, images: Any) -> chainer.Variable | None:
+    """Return the logits (N, classes) of images (N, C, H, W), which are differentiable once.
+
+    Args:
+        classifier: frozen, and never changed from then on.
+        images: in [0, 1], an array or a Variable, of a size that it takes.
+
+    Returns:
+        None where the classifier holds what has no operator in torch here.
+    """
+    whole = _whole(classifier)
+    return None if whole is None else whole.link(images)
+
+
+def look(
+    classifier: Classifier, images: Array, labels: Array | None, *, deep: bool
+) -> tuple[Array, Array, tuple[Array, ...]] | None:
+    """Return what a hint says about images (see `models.hints.Look`): answers, gradient, maps if `deep`.
+
+    Args:
+        classifier: as for `logits`.
+        images: (N, C, H, W) in [0, 1], any H and W.
+        labels: the answers to take gradients against; None means the classifier's own to these images.
+        deep: whether maps are asked for.
+
+    Returns:
+        None where the classifier holds what has no operator in torch here.
+    """
+    whole = _whole(classifier)
+    if whole is None:
+        return None
+    x = tensor(images)
+    asked = whole.module.to(x.device, x.dtype)
+    found = asked(x, None if labels is None else tensor(labels).long(), deep)
+    return array(found[0]), array(found[1]), tuple(map(array, found[2]))
+
+
+class _Whole:
+    def __init__(self, classifier: Classifier) -> None:
+        here = copy.deepcopy(classifier)
+        here.to_device("@numpy")
+        traced = fold(trace_classifier(here))
+        size = None if classifier.any_size else classifier.size
+        facts = {"maps": True, "size": size, "steps": 0, "gain": 1.0, **graph(traced)}
+        hint = attack_network.Hint(facts, tensors(traced.arrays))
+        self.module = hint.to(memory_format=torch.channels_last).eval()
+        self.link = TorchModule("whole", _Last(self.module), classifier.classes, b"")
+
+
+class _Last(torch.nn.Module):  # type: ignore[misc]
+    def __init__(self, hint: attack_network.Hint) -> None:
+        super().__init__()
+        self.hint = hint
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.hint.answers(images)[-1]
+
+
+_known: WeakKeyDictionary[Classifier, _Whole | None] = WeakKeyDictionary()
+
+
+def _whole(classifier: Classifier) -> _Whole | None:
+    if classifier not in _known:
+        try:
+            _known[classifier] = _Whole(classifier)
+        except UsageError:  # an operator is missing: Chainer computes it
+            _known[classifier] = None
+    return _known[classifier]

@@ -1,0 +1,125 @@
+"""Frozen classifiers as one function of torch compute what Chainer computes, node by node."""
+
+import models  # noqa: F401  makes Chainer importable
+
+# isort: split
+import chainer
+import chainer.functions as F
+import numpy as np
+import pytest
+
+from models import kernels
+from models.classifiers import Classifier, build, defend, freeze
+from models.defences import split_defences
+from models.hints import Hint
+from models.kernels import choice
+
+torch = pytest.importorskip("torch")
+
+from models.pytorch import whole  # noqa: E402
+from models.pytorch.tracing import fold, trace_classifier  # noqa: E402
+
+TEXTS = ("resnet8-w4", "vgg-w4", "plain-w4", "mobilenet-w4")
+IMAGES = np.random.default_rng(0).random((5, 3, 16, 16), dtype=np.float32)
+
+
+def classifier(text: str) -> Classifier:
+    """A frozen one, whose batch normalisations have seen images: at first they do nothing to fold."""
+    net = build(text, channels=3, classes=4, size=16, seed=1)
+    with chainer.using_config("train", True):
+        for seed in range(3):
+            net(np.random.default_rng(seed).random((8, 3, 16, 16), dtype=np.float32))
+    return freeze(net)
+
+
+@pytest.fixture(params=TEXTS)
+def net(request) -> Classifier:
+    return classifier(request.param)
+
+
+def gradient(logits: chainer.Variable, x: chainer.Variable) -> np.ndarray:
+    (found,) = chainer.grad([F.sum(logits[:, 0] - logits[:, 1] ** 2)], [x])
+    return found.array
+
+
+def test_logits_and_their_gradients_are_those_of_the_nodes(net) -> None:
+    x, y = (chainer.Variable(IMAGES.copy()) for _ in range(2))
+    one, many = whole.logits(net, x), net(y)
+    assert one is not None
+    np.testing.assert_allclose(one.array, many.array, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(gradient(one, x), gradient(many, y), rtol=1e-3, atol=1e-5)
+
+
+def test_a_second_call_before_the_first_went_backward_changes_nothing(net) -> None:
+    x, other = chainer.Variable(IMAGES.copy()), chainer.Variable(1 - IMAGES)
+    first = whole.logits(net, x)
+    whole.logits(net, other)
+    y = chainer.Variable(IMAGES.copy())
+    np.testing.assert_allclose(gradient(first, x), gradient(net(y), y), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["input", "multiscale"])
+@pytest.mark.parametrize("given", [False, True])
+def test_looks_are_those_of_a_hint(net, kind, given) -> None:
+    text = "vgg-w4"  # a name that a package carries; the classifier is what counts
+    hint = Hint(kind, text, net)
+    labels = np.array([3, 2, 1, 0, 3]) if given else None
+    expected = hint(IMAGES, labels)
+    found = whole.look(net, IMAGES, labels, deep=kind == "multiscale")
+    assert found is not None
+    np.testing.assert_array_equal(found[0], expected.labels)
+    np.testing.assert_allclose(found[1], expected.gradient, rtol=1e-3, atol=1e-5)
+    assert len(found[2]) == len(expected.maps)
+    for one, many in zip(found[2], expected.maps, strict=True):
+        np.testing.assert_allclose(one, many, rtol=1e-3, atol=1e-4)
+
+
+def test_images_are_resized_for_one_that_takes_one_size() -> None:
+    net = classifier("vgg-w4")
+    images = np.random.default_rng(1).random((2, 3, 20, 24), dtype=np.float32)
+    found = whole.look(net, images, None, deep=True)
+    expected = Hint("multiscale", "vgg-w4", net)(images)
+    np.testing.assert_allclose(found[1], expected.gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_normalisations_are_folded_into_convolutions(net) -> None:
+    traced = trace_classifier(net)
+    kinds = [operation.kind for operation in fold(traced).operations]
+    assert kinds == [o.kind for o in traced.operations if o.kind != "BatchNormalization"]
+
+
+def test_what_has_no_operator_is_left_to_chainer() -> None:
+    net = classifier("plain-w4")
+    defended = freeze(defend(net, split_defences("bits:3+plain-w4")[0]))
+    assert whole.logits(defended, IMAGES) is None
+    assert whole.look(defended, IMAGES, None, deep=True) is None
+
+
+def test_what_is_frozen_is_computed_whole_on_a_gpu_and_nowhere_else(monkeypatch) -> None:
+    net, asked = classifier("resnet8-w4"), []
+    monkeypatch.setattr(whole, "logits", lambda *given: asked.append("logits"))
+    monkeypatch.setattr(whole, "look", lambda *given, deep: asked.append("look"))
+
+    def ask() -> list[str]:
+        asked.clear()
+        net(IMAGES)
+        Hint("input", "resnet8-w4", net)(IMAGES)
+        return list(asked)
+
+    assert ask() == []
+    monkeypatch.setattr(kernels, "is_whole", lambda x: True)
+    assert ask() == ["logits", "look"]
+    net.frozen = False
+    net(IMAGES)
+    assert asked == ["logits", "look"]
+
+
+@pytest.mark.parametrize(("name", "there", "found"), [
+    ("torch", True, True), ("torch", False, False), ("numpy", True, False), ("chainer", True, False),
+])  # fmt: skip
+def test_arrays_elsewhere_are_for_torch_where_it_computes(monkeypatch, name, there, found) -> None:
+    monkeypatch.setattr(choice, "_on_gpu", lambda provider: provider == "torch" and there)
+    with kernels.using(name):
+        assert kernels.is_whole(object()) is found
+        assert kernels.is_whole(IMAGES) is False
+        assert kernels.is_whole(chainer.Variable(IMAGES)) is False
