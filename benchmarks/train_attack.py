@@ -61,7 +61,7 @@ QUICK = bool(os.environ.get("QUICK"))
 JOBS = int(os.environ.get("JOBS") or 1)
 FOLDER = Path(f"runs/attack{SUFFIX}{'-quick' if QUICK else ''}")
 # Images the released network sees in batches of so many, trials of each study, and what a trial may cost.
-RELEASE, BATCH, TRIALS, TRIAL = (128, 32, 2, 64) if QUICK else (400_000, 128, 20, 8_192)
+RELEASE, BATCH, TRIALS, TRIAL = (128, 32, 2, 64) if QUICK else (400_000, 128, 20, 4_096)
 RELEASE = int(os.environ.get("RELEASE") or RELEASE)
 # What a compared network may cost.
 SECONDS = int(os.environ.get("SECONDS") or (1 if QUICK else 600))
