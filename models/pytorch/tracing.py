@@ -51,7 +51,8 @@ def trace(link: chainer.Link, function: Callable[..., Any], *inputs: Array) -> T
     """
     starts = [chainer.Variable(x) for x in inputs]
     # Chainer's own functions are many small ones: no kernel has folded two of them into one.
-    with kernels.using("chainer"), chainer.using_config("train", False), _Calls() as calls:
+    kept = chainer.force_backprop_mode()  # it is Chainer's graph that is read
+    with kept, kernels.using("chainer"), chainer.using_config("train", False), _Calls() as calls:
         found = function(*starts)
     ends = found if isinstance(found, tuple) else (found,)
     tracer = _Tracer(link, starts, calls)

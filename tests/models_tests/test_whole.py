@@ -50,6 +50,14 @@ def test_logits_and_their_gradients_are_those_of_the_nodes(net) -> None:
     np.testing.assert_allclose(gradient(one, x), gradient(many, y), rtol=1e-3, atol=1e-5)
 
 
+def test_the_first_call_may_keep_no_graph(net) -> None:
+    with chainer.no_backprop_mode():
+        first = whole.logits(net, IMAGES)
+        found = whole.look(net, IMAGES, None, deep=True)
+    np.testing.assert_allclose(first.array, net(IMAGES).array, rtol=1e-4, atol=1e-5)
+    assert np.abs(found[1]).max() > 0
+
+
 def test_a_second_call_before_the_first_went_backward_changes_nothing(net) -> None:
     x, other = chainer.Variable(IMAGES.copy()), chainer.Variable(1 - IMAGES)
     first = whole.logits(net, x)
