@@ -1,7 +1,8 @@
 """`make train-attack`: train what `make bench-attack` evaluates; one part, or all of them one after another.
 
     study         two studies of equal length: `attack` (TPE) and `attack-random`
-    release       the candidates for models/released, RELEASE=400000 images each; the best on the tune set is released
+    release       the candidates for models/released, RELEASE=400000 images in batches of BATCH=128, 3 seeds
+                  each; the best on the tune set is released
     baseline      what the network is compared with: see `benchmarks.attack_baseline`
     factorial     {several targets or one} x {13 budgets or one} x {hints or none}, 3 seeds each
     specialists   networks of one budget, 4, 8 and 16, beside the network of 13, 3 seeds each
@@ -62,7 +63,9 @@ JOBS = int(os.environ.get("JOBS") or 1)
 FOLDER = Path(f"runs/attack{SUFFIX}{'-quick' if QUICK else ''}")
 # Images the released network sees in batches of so many, trials of each study, and what a trial may cost.
 RELEASE, BATCH, TRIALS, TRIAL = (128, 32, 2, 64) if QUICK else (400_000, 128, 20, 4_096)
-RELEASE = int(os.environ.get("RELEASE") or RELEASE)
+RELEASE, BATCH = int(os.environ.get("RELEASE") or RELEASE), int(os.environ.get("BATCH") or BATCH)
+# Networks of each candidate: which one is released is chosen on the tune set, too.
+SEEDS = 1 if QUICK else 3
 # What a compared network may cost.
 SECONDS = int(os.environ.get("SECONDS") or (1 if QUICK else 600))
 RECIPE: Mapping[str, Any] = {
@@ -72,16 +75,21 @@ RECIPE: Mapping[str, Any] = {
     "optimizer.name": "adam", "optimizer.lr": 4e-3, "optimizer.schedule": "cosine", "batch.size": 32,
     "augment.flip": True, "augment.diversity": 0.5, "hint.kind": "multiscale",
 }  # fmt: skip
-# What is different in each network that may be released: how finely it sees, and how often.
-_WIDER: Mapping[str, Any] = {"arch.width": 32, "arch.downs": 1, "optimizer.lr": 2e-3}
+# What is different in each network that may be released: how finely it sees, and what it is told.
+_FINE: Mapping[str, Any] = {"arch.width": 32, "arch.downs": 1, "optimizer.lr": 2e-3}
+_FULL: Mapping[str, Any] = {
+    "arch.width": 24, "arch.downs": 0, "arch.blocks": 3, "optimizer.lr": 2e-3,
+}  # fmt: skip
 CANDIDATES: Mapping[str, Mapping[str, Any]] = {
     "strided": {},
-    "fine": _WIDER,
-    "most": {**_WIDER, "augment.diversity": 0.8},
-    "full": {"arch.width": 24, "arch.downs": 0, "arch.blocks": 3, "optimizer.lr": 2e-3},
+    "fine": _FINE,
+    "most": {**_FINE, "augment.diversity": 0.8},
+    "full": _FULL,
     "looks": {
-        **_WIDER, "arch.name": "recurrent", "arch.width": 24, "arch.steps": 2, "arch.update": "sum",
+        **_FINE, "arch.name": "recurrent", "arch.width": 24, "arch.steps": 2, "arch.update": "sum",
     },
+    "fine-joined": {**_FINE, "hint.joined": True},
+    "full-joined": {**_FULL, "arch.width": 16, "arch.blocks": 4, "hint.joined": True},
 }  # fmt: skip
 
 
@@ -160,7 +168,8 @@ def _baseline(part: str) -> None:
 def _release() -> Iterator[Cell]:
     given = conditions(quick=QUICK, images=RELEASE, reports=1)
     for name, changes in CANDIDATES.items():
-        yield Cell("release", name, spec_of(given, **{"batch.size": BATCH, **changes}), given)
+        spec = spec_of(given, **{"batch.size": BATCH, **changes})
+        yield Cell("release", name, spec, given, seeds=SEEDS)
 
 
 def _factorial() -> Iterator[Cell]:
@@ -264,6 +273,8 @@ def spec_of(given: AttackSettings, single: int | None = None, **changes: Any) ->
         parameters = {n: v for n, v in parameters.items() if not n.startswith("hint.")}
     else:
         parameters["hint.classifier"] = given.train[0]
+        if parameters.get("hint.joined"):
+            parameters["hint.second"] = given.train[1]
     return AttackSpec.from_parameters(parameters)
 
 

@@ -12,14 +12,15 @@ An attack may also climb that doubt, from the perturbation p = tanh u that a net
 Long training makes u so large that no step would move p: what counts is where u is small beside the rest of it.
 g_1 is the gradient at the clean image, which the network has looked at anyway, and g_k the one at the image as
 p_(k-1) perturbs it: gradients add up as in MI-FGSM, and what was learned is where they begin. Where there is a
-second classifier, every other step asks that one.
+second classifier, every other step asks that one. It may also be asked at once, beside the first: then the network
+sees the gradients of both, and g_1 is the mean of both.
 
 Source: Kurakin et al. 2018, "Adversarial Attacks and Defences Competition", sec. 5.3 (team iwiwi); its
 released network: https://github.com/pfnet-research/nips17-adversarial-attack. Dong et al. 2018, "Boosting
 Adversarial Attacks with Momentum" (MI-FGSM: gradients over their mean size, added up).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -51,18 +52,27 @@ class Look:
         gradient: (N, C, H, W), of the doubt by the image; None without hint.
         maps: for each depth (N, 2 K, h, w): K activations and their gradients, each divided by its root
             mean square over the image; empty unless the hint is `multiscale`.
+        second: (N, C, H, W), of the second classifier's doubt about the same answers; None where it is not
+            asked at once.
     """
 
     labels: NDArray[np.integer] | None = None
     gradient: NDArray[np.floating] | None = None
     maps: tuple[NDArray[np.floating], ...] = ()
+    second: NDArray[np.floating] | None = None
+
+    @property
+    def gradients(self) -> list[NDArray[np.floating]]:
+        """By the image, of all classifiers that were asked."""
+        return [g for g in (self.gradient, self.second) if g is not None]
 
     def beside(self, images: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Return `images` (N, C, H, W) with the channels the hint adds to them: its gradient's sign."""
+        """Return `images` (N, C, H, W) with the channels the hint adds to them: its gradients' signs."""
         if self.gradient is None:
             return images
         xp = chainer.backend.get_array_module(images)
-        joined: NDArray[np.floating] = xp.concatenate([images, xp.sign(self.gradient)], axis=1)
+        signs = [xp.sign(gradient) for gradient in self.gradients]
+        joined: NDArray[np.floating] = xp.concatenate([images, *signs], axis=1)
         return joined
 
 
@@ -78,9 +88,10 @@ class Hint:
         steps: of the climb that follows a network's own pass in an attack, >= 0; training does without.
         gain: of each step, > 0: how far a gradient of mean size moves u.
         second: the classifier that steps 2, 4, .. ask, of kind `input`; None for the same in all.
+        joined: whether the second classifier is asked beside the first whenever the network looks.
 
     Raises:
-        UsageError: the classifier is of the user's own making.
+        UsageError: the classifier is of the user's own making, or there is no second to join.
     """
 
     kind: Literal["input", "multiscale"]
@@ -89,8 +100,11 @@ class Hint:
     steps: int = 0
     gain: float = 1.0
     second: "Hint | None" = None
+    joined: bool = False
 
     def __post_init__(self) -> None:
+        if self.joined and self.second is None:
+            raise UsageError("hint.joined is True, and there is no hint.second to join")
         if not is_carried(self.text):
             raise UsageError(
                 f"hint.classifier is {self.text!r}, which an attack package cannot carry; allowed: an "
@@ -105,7 +119,11 @@ class Hint:
             images: (N, C, H, W) in [0, 1], any H and W.
             labels: the answers to take gradients against; None means the classifier's own to these images.
         """
-        return self._look(images, labels, deep=self.kind == "multiscale")
+        look = self._look(images, labels, deep=self.kind == "multiscale")
+        if not self.second or not self.joined:
+            return look
+        beside = self.second._look(images, look.labels, deep=False)
+        return replace(look, second=beside.gradient)
 
     def climb(
         self,
@@ -129,7 +147,8 @@ class Hint:
             if step:
                 asked = self.second if self.second and step % 2 else self
                 look = asked._look(xp.clip(images + budget * p, 0, 1), look.labels, deep=False)
-            u = u + self.gain * _over_its_mean(look.gradient)
+            steepest = [_over_its_mean(gradient) for gradient in look.gradients]
+            u = u + self.gain * sum(steepest) / len(steepest)
             p = xp.tanh(u)
         found: NDArray[np.floating] = p
         return found
@@ -166,7 +185,7 @@ class Hint:
     @property
     def beside(self) -> int:
         """Channels that it adds beside the image."""
-        return self.classifier.channels
+        return self.classifier.channels * (2 if self.joined else 1)
 
     def _fitted(self, x: chainer.Variable) -> chainer.Variable:
         return x if self.classifier.any_size else resize(x, self.classifier.size)

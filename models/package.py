@@ -44,6 +44,7 @@ class HintCard(BaseModel):
         steps: see `models.hints.Hint`.
         gain: see `models.hints.Hint`.
         second: the same facts of the classifier in second.npz, if any.
+        joined: see `models.hints.Hint`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -56,6 +57,7 @@ class HintCard(BaseModel):
     steps: int = Field(0, ge=0)
     gain: float = Field(1.0, gt=0)
     second: "HintCard | None" = None
+    joined: bool = False
 
 
 class Card(BaseModel):
@@ -87,6 +89,11 @@ class Card(BaseModel):
     def digest(self) -> str:
         """sha256 of what decides its images: equal weights attack otherwise with another hint."""
         facts = self.model_dump(include={"arch", "epsilons", "channels", "weights", "hint"})
+        hint = facts["hint"]
+        while hint:  # one that joins no other is called what it was before any could
+            if not hint["joined"]:
+                del hint["joined"]
+            hint = hint["second"]
         return sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -226,6 +233,7 @@ def _hint_card(hint: Hint | None) -> HintCard | None:
     return HintCard(
         kind=hint.kind, classifier=text, classes=own.classes, size=own.size,
         weights=weights.digest(own), steps=hint.steps, gain=hint.gain, second=_hint_card(hint.second),
+        joined=hint.joined,
     )  # fmt: skip
 
 
@@ -265,7 +273,7 @@ def _load_hint(path: Path, card: HintCard, channels: int) -> Hint:
     if weights.digest(classifier) != card.weights:
         raise DataError(f"package {str(folder)!r}: {path.name} is not what package.json describes")
     second = _load_hint(folder / "second.npz", card.second, channels) if card.second else None
-    return Hint(card.kind, text, classifier, card.steps, card.gain, second)
+    return Hint(card.kind, text, classifier, card.steps, card.gain, second, card.joined)
 
 
 def _markdown(card: Card, network: AttackNetwork) -> str:
@@ -290,12 +298,13 @@ def _markdown(card: Card, network: AttackNetwork) -> str:
 
 
 def _hint_line(card: HintCard) -> str:
-    looks = max(1, card.steps)
+    looks = max(1, card.steps) + card.joined
     passes = "one forward and one backward pass" if looks == 1 else f"{looks} passes there and back"
     climb = f" and {card.steps} steps of gain {card.gain:g}" if card.steps else ""
     own = f"`{card.classifier}` (hint.npz, sha256 `{card.weights}`)"
+    how = "beside" if card.joined else "by turns with"
     turns = (
-        f", by turns with `{card.second.classifier}` (second.npz, sha256 `{card.second.weights}`)"
+        f", {how} `{card.second.classifier}` (second.npz, sha256 `{card.second.weights}`)"
         if card.second
         else ""
     )

@@ -31,7 +31,7 @@ def load_hint(
         text, classifier = _named("second", spec.second, train, load)
         second = Hint("input", text, classifier)
     text, classifier = _named("classifier", spec.classifier, train, load)
-    return Hint(spec.kind, text, classifier, spec.steps, spec.gain, second)
+    return Hint(spec.kind, text, classifier, spec.steps, spec.gain, second, spec.joined)
 
 
 def _named(

@@ -46,6 +46,11 @@ class Look(NamedTuple):
     labels: Any = None
     gradient: Any = None
     maps: Sequence[Tensor] = ()
+    second: Any = None  # the gradient of the second classifier, where both are asked at once
+
+    @property
+    def gradients(self) -> list[Tensor]:
+        return [g for g in (self.gradient, self.second) if g is not None]
 
 
 def padded(
@@ -239,7 +244,7 @@ class Hint(torch.nn.Module):  # type: ignore[misc]
 
     Args:
         description: JSON values: `maps`, whether its features are asked for; `size` that images are
-            resized to, or None; `steps` and `gain` of the climb; and its graph, from normalised images to
+            resized to, or None; `steps` and `gain` of the climb; `joined`, whether a second is asked at once; and its graph, from normalised images to
             features and logits.
         tensors: of the graph, and `scale` and `shift` (1, C, 1, 1) that normalise images.
     """
@@ -249,6 +254,7 @@ class Hint(torch.nn.Module):  # type: ignore[misc]
         own = dict(tensors)
         self.maps, self.size = description["maps"], description["size"]
         self.steps, self.gain = description["steps"], description["gain"]
+        self.joined = description.get("joined", False)
         self.register_buffer("scale", own.pop("scale"))
         self.register_buffer("shift", own.pop("shift"))
         self.graph = _graph(description, own)
@@ -286,13 +292,13 @@ class Hint(torch.nn.Module):  # type: ignore[misc]
             look: at the clean images.
             second: what every other step asks.
         """
-        u, gradient = _START * _over_its_mean(u), look.gradient
+        u, gradients = _START * _over_its_mean(u), look.gradients
         p = torch.tanh(u)
         for step in range(self.steps):
             if step:
                 asked = second if step % 2 else self
-                _, gradient, _ = asked(torch.clamp(x + budget * p, 0, 1), look.labels, deep=False)
-            u = u + self.gain * _over_its_mean(gradient)
+                _, *gradients, _ = asked(torch.clamp(x + budget * p, 0, 1), look.labels, deep=False)
+            u = u + self.gain * sum(map(_over_its_mean, gradients)) / len(gradients)
             p = torch.tanh(u)
         return p
 
@@ -398,11 +404,13 @@ class AttackNetwork(torch.nn.Module):  # type: ignore[misc]
         if "hint" not in self.graphs:
             return Look()
         labels, gradient, maps = self.graphs["hint"](shown, labels)
+        joined = self.graphs["hint"].joined
+        second = self.graphs["second"](shown, labels, deep=False)[1] if joined else None
         # The first map goes where the first stride leads, or nowhere lower without any.
         first = int(self.stride > 1)
         scales = (min(k, self.scales - 1) + first for k in range(len(maps)))
         sizes = ([n >> scale for n in shown.shape[2:]] for scale in scales)
-        return Look(labels, gradient, [*map(resized, maps, sizes)])
+        return Look(labels, gradient, [*map(resized, maps, sizes)], second)
 
     def _spend(self, features: Tensor, epsilon: Tensor) -> Tensor:
         """Return what the head of each image's budget makes of its features (N, F, H, W)."""
@@ -424,7 +432,7 @@ class AttackNetwork(torch.nn.Module):  # type: ignore[misc]
 
 
 def _beside(x: Tensor, look: Look) -> Tensor:
-    return x if look.gradient is None else torch.cat([x, look.gradient.sign()], 1)
+    return torch.cat([x, *(gradient.sign() for gradient in look.gradients)], 1)
 
 
 def _unit(budget: Tensor, images: Tensor) -> Tensor:

@@ -120,7 +120,8 @@ def _graphs(network: AttackNetwork) -> dict[str, Traced]:
     scales, counts = _scales(network), network.hint.maps if network.hint else ()
     first = int(side > 1)
     sizes = [side >> min(k, scales - 1) + first for k in range(len(counts))]
-    x = np.zeros((1, network.channels * (2 if network.hint else 1), side, side), dtype)
+    beside = network.hint.beside if network.hint else 0
+    x = np.zeros((1, network.channels + beside, side, side), dtype)
     maps = [np.zeros((1, c, s, s), dtype) for c, s in zip(counts, sizes, strict=True)]
     if GENERATORS[network.arch.name].perturb is once:
         return {"trunk": trace(trunk, lambda x, *maps: trunk(x, maps), x, *maps)}
@@ -146,6 +147,7 @@ def _hint(hint: Hint) -> tuple[dict[str, Any], Traced]:
         "size": None if hint.classifier.any_size else hint.classifier.size,
         "steps": hint.steps,
         "gain": hint.gain,
+        "joined": hint.joined,
     }
     return facts, trace_classifier(hint.classifier)
 

@@ -5,6 +5,8 @@ operations are read off once, and torch differentiates them by the image.
 """
 
 import copy
+import warnings
+from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -35,7 +37,10 @@ def logits(classifier: Classifier, images: Any) -> chainer.Variable | None:
         None where the classifier holds what has no operator in torch here.
     """
     whole = _whole(classifier)
-    return None if whole is None else whole.link(images)
+    if whole is None:
+        return None
+    _wake(tensor(chainer.as_variable(images).array).device)
+    return whole.link(images)
 
 
 def look(
@@ -56,9 +61,23 @@ def look(
     if whole is None:
         return None
     x = tensor(images)
+    _wake(x.device)
     asked = whole.module.to(x.device, x.dtype)
     found = asked(x, None if labels is None else tensor(labels).long(), deep)
     return array(found[0]), array(found[1]), tuple(map(array, found[2]))
+
+
+@cache
+def _wake(device: torch.device) -> None:
+    """Multiply and differentiate once: torch warns, once, that its thread for that found no context of CUDA's.
+
+    CuPy made the context, in another thread. It takes it then.
+    """
+    if device.type == "cuda":
+        x = torch.zeros(2, 2, device=device, requires_grad=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Attempting to run cuBLAS")
+            torch.autograd.grad((x @ x).sum(), x)
 
 
 class _Whole:

@@ -57,7 +57,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "results").mkdir()
     monkeypatch.setattr("benchmarks.claims.RESULTS", tmp_path / "results")
     changes = {
-        train_attack: {"QUICK": False, "FOLDER": tmp_path / "runs", "RELEASE": 8, "BATCH": 8, "TRIALS": 1,
+        train_attack: {"QUICK": False, "FOLDER": tmp_path / "runs", "RELEASE": 8, "BATCH": 8, "SEEDS": 1, "TRIALS": 1,
                        "TRIAL": 8, "SECONDS": 1e-6, "RECIPE": RECIPE},
         attack_baseline: {"CHOSEN": tmp_path / "results" / "attack_baseline.csv", "IMAGES": 5,
                           "CANDIDATES": ("fgsm", "noop")},

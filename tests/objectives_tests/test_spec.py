@@ -95,7 +95,7 @@ def _corner(wanted: dict[str, object]) -> tuple[AttackSpec, dict[str, object]]:
         ("hint.classifier", "hint.kind", ("input", "multiscale")),
         ("hint.steps", "hint.kind", ("input", "multiscale")),
         ("hint.gain", "hint.steps", (1, 2, 3)),
-        ("hint.second", "hint.steps", (2, 3)),
+        ("hint.second", "hint.kind", ("input", "multiscale")),
         ("arch.steps", "arch.name", ("recurrent",)),
         ("arch.update", "arch.name", ("recurrent",)),
         *((f"targets.weight.{text}", "targets.weighting", ("weighted",)) for text in TARGETS),
