@@ -244,8 +244,8 @@ class Hint(torch.nn.Module):  # type: ignore[misc]
 
     Args:
         description: JSON values: `maps`, whether its features are asked for; `size` that images are
-            resized to, or None; `steps` and `gain` of the climb; `joined`, whether a second is asked at once; and its graph, from normalised images to
-            features and logits.
+            resized to, or None; `steps` and `gain` of the climb; `joined`, whether a second classifier is
+            asked at once; and its graph, from normalised images to features and logits.
         tensors: of the graph, and `scale` and `shift` (1, C, 1, 1) that normalise images.
     """
 
