@@ -14,7 +14,7 @@ from objectives.attack import AttackObjective
 from objectives.spec import AttackSpec
 from study.errors import UsageError
 from study.objective import digest, encode
-from study.provenance import provenance
+from study.provenance import code_state, provenance
 from study.snapshots import Keeper, Keeping, Snapshot, newest
 from study.steering import Steering
 from study.world import World
@@ -63,6 +63,7 @@ def retrain(
         UsageError: the folder holds snapshots of another training, or only damaged ones.
         TrialInterrupted: a signal asked to stop, after a snapshot.
     """
+    code_state()  # is remembered: what trains is the code of now, whatever is committed meanwhile
     steering = Steering() if keeping is None else _kept(objective, spec, seed, world, keeping)
     try:
         network, errors = objective.train(spec, world, _Unheard(steering), seed)

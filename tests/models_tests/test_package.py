@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import models  # noqa: F401  makes Chainer importable
@@ -345,6 +346,26 @@ def test_a_second_classifier_travels_with_the_package(turning: Path, package: Pa
     assert np.abs(attacked(found) - attacked(alone)).max() > 1e-4
     save_package(turning, alone, RECORD)
     assert not (turning / "second.npz").exists()
+
+
+def test_two_that_are_asked_at_once_travel_so(turning: Path, tmp_path: Path) -> None:
+    by_turns, before = load_package(turning)
+    hint = replace(by_turns.hint, joined=True)
+    network = build(by_turns.arch, by_turns.epsilons, channels=1, seed=0, hint=hint)
+    save_package(tmp_path / "joined", network, RECORD)
+    found, card = load_package(tmp_path / "joined")
+    assert found.hint.joined
+    assert not by_turns.hint.joined
+    np.testing.assert_array_equal(attacked(found), attacked(network))
+    text = (tmp_path / "joined" / "CARD.md").read_text()
+    assert ", beside `plain-w4` (second.npz, sha256 `" in text
+    assert "an attack costs 3 passes there and back of such a classifier" in text
+    apart = card.model_copy(update={"hint": card.hint.model_copy(update={"joined": False})})
+    assert apart.digest != card.digest
+    # Packages of before any could be joined are still called what they were.
+    facts = before.model_dump(include={"arch", "epsilons", "channels", "weights", "hint"})
+    del facts["hint"]["joined"], facts["hint"]["second"]["joined"]
+    assert before.digest == sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def test_a_second_classifier_that_is_another_or_away_is_refused(turning: Path) -> None:

@@ -132,6 +132,15 @@ def test_steps_that_add_up_and_hints_that_are_climbed_answer_alike(fields, steps
     check_equal_in_float64({**fields, "mode": "film"}, "input", **climb)
 
 
+@pytest.mark.parametrize("steps", [0, 1, 3])
+@pytest.mark.parametrize("name", GENERATORS)
+def test_two_classifiers_that_are_asked_at_once_answer_alike(name: str, steps: int) -> None:
+    with chainer.using_config("dtype", np.dtype(np.float64)):
+        second = hint_of("input", "vgg-w2")
+    climb = {"steps": steps, "gain": 0.7, "second": second, "joined": True}
+    check_equal_in_float64({"name": name, "mode": "film"}, "multiscale", **climb)
+
+
 @pytest.mark.parametrize("hint", HINTS)
 def test_a_trunk_that_never_strides_answers_alike(hint: str) -> None:
     check_equal_in_float64({"name": "resnet", "downs": 0, "mode": "film"}, hint)

@@ -1,11 +1,14 @@
 """Training that goes on from a snapshot ends with the weights and numbers of training that was never cut short."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from models import weights
+from objectives import retraining
 from objectives.attack import AttackObjective
 from objectives.classifier import ClassifierObjective
 from objectives.retraining import retrain, snapshots_beside
@@ -146,3 +149,15 @@ def test_training_again_goes_on_where_it_was_stopped(
     assert weights.digest(again.network) == weights.digest(expected.network)
     assert again.errors.tolist() == expected.errors.tolist()
     assert again.record == {**expected.record, "resumed": 6}
+
+
+def test_what_trains_is_the_code_of_the_beginning(monkeypatch) -> None:
+    """A commit while it trains does not make it another's work."""
+    events: list[str] = []
+    monkeypatch.setattr(retraining, "code_state", lambda: events.append("code"))
+    objective: Any = SimpleNamespace(
+        train=lambda *given: events.append("train") or (None, np.zeros(1)),
+        settings={}, conditions=SimpleNamespace(data=""), data=SimpleNamespace(digest=""),
+    )  # fmt: skip
+    retraining.retrain(objective, AttackSpec(), 0, World(), {})
+    assert events == ["code", "train"]

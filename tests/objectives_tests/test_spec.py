@@ -114,6 +114,17 @@ def test_one_target_is_not_weighed(targets) -> None:
     assert not [name for name in asked if name.startswith("targets.")]
 
 
+def test_a_second_classifier_is_joined_unless_it_takes_turns() -> None:
+    found = set()
+    for seed in range(300):
+        spec, point = drawn(seed)
+        hint = spec.hint
+        assert ("hint.joined" in point) == (hint.second is not None and hint.steps > 1)
+        if hint.second is not None:
+            found.add((hint.steps > 1, hint.joined))
+    assert found == {(False, True), (True, False), (True, True)}
+
+
 def test_a_specs_weights_are_parameters_of_their_own() -> None:
     names = {f"targets.weight.{text}": k + 1.0 for k, text in enumerate(TARGETS)}
     spec = AttackSpec.from_parameters({"targets.weighting": "weighted", **names})
@@ -213,6 +224,10 @@ def test_specs_are_frozen(place) -> None:
             "hint is {'kind': 'input'}: a classifier goes with every kind but",
         ),
         ({"hint.classifier": "vgg"}, "hint is {'classifier': 'vgg'}: a classifier goes with every"),
+        (
+            {"hint.kind": "input", "hint.classifier": "vgg", "hint.joined": True},
+            "hint is {'kind': 'input', 'classifier': 'vgg', 'joined': True}: joined needs a second",
+        ),
         ({"hint.steps": 1}, "hint is {'steps': 1}: without a hint there is nothing to climb in"),
         (
             {"hint.kind": "all"},
