@@ -1,6 +1,6 @@
 """What networks say that were trained to be compared: a factorial's effects, specialists, winners and defaults.
 
-Their names are those that `benchmarks.train_attack` gives: CELL-SEED, and a cell of the factorial says in
+Their names are those that `benchmarks.attack_cells` gives: CELL-SEED, and a cell of the factorial says in
 its own name what is on, targets1-epsilons0-hints1. Errors are means over the report classifiers.
 """
 
@@ -37,7 +37,7 @@ class Compared:
     """Networks of one part, shown to the report classifiers.
 
     Attributes:
-        part: of `benchmarks.train_attack.PARTS`.
+        part: of `benchmarks.attack_cells.CELLS`.
         answers: of all its networks, at the same budgets.
         texts: the report classifiers.
     """

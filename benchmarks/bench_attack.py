@@ -7,15 +7,18 @@ results/attack_errors.csv; `make bench-attack-speed` measures the speed. `IMAGES
 than 1,000, and `RANKS=2` shares them among the ranks of an MPI job.
 """
 
+import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from benchmarks.attack_baseline import MI_FGSM, tuned
+from benchmarks.attack_cells import COMPARED, FOLDER, packages
 from benchmarks.attack_classifiers import DATASET, SUFFIX, conditions, pretrained
 from benchmarks.attack_compared import (
     Compared,
@@ -27,7 +30,7 @@ from benchmarks.attack_compared import (
 )
 from benchmarks.attack_images import kept
 from benchmarks.claims import RESULTS, Claim, write
-from benchmarks.train_attack import COMPARED, FOLDER, absent, packages
+from benchmarks.train_attack import absent
 from models.classifiers import Classifier
 from models.package import load_package
 from models.released import RELEASED
@@ -39,6 +42,7 @@ from objectives.files import largest_changes
 from objectives.measures import Answers, difference, error_table
 from objectives.protocol import relation, seen_by_baseline
 from objectives.targets import check_distinct, load_targets
+from study.arrays import write_whole
 from study.mpi import mpi_world
 from study.world import World
 
@@ -56,6 +60,8 @@ __all__ = [
 
 QUICK = bool(os.environ.get("QUICK"))
 IMAGES = int(os.environ.get("IMAGES") or (40 if QUICK else 1000))
+# Networks that are compared with each other are many, and their differences large.
+COMPARED_IMAGES = min(IMAGES, 400)
 CHECKED = 50 if QUICK else 1000
 EPSILONS = (8,) if QUICK else (4, 8, 12, 16)
 NAME = f"attack{SUFFIX}{'_quick' if QUICK else ''}"
@@ -109,11 +115,11 @@ class Bench:
         return [self.nets[target] for target in self.given.train]
 
     def answers(
-        self, attacks: Mapping[str, Attack], epsilons: Mapping[str, Sequence[int]]
+        self, attacks: Mapping[str, Attack], epsilons: Mapping[str, Sequence[int]], count: int
     ) -> Answers:
-        """Show the attacks to the report classifiers."""
+        """Show the attacks, on so many report images, to the report classifiers."""
         judges = {text: self.nets[text] for text in self.given.report}
-        images = self.images
+        images = self.data.report.evenly(count)
         return score(attacks, judges, images.images, images.labels, epsilons, self.world)
 
     def tune_error(self, attack: Attack) -> float:
@@ -144,7 +150,7 @@ def main() -> None:
             attacks[OURS_FURTHER] = network_attack(load_package(Path(OURS), steps=FURTHER)[0])
     whole = {"noop", "random", MI_FGSM, FEWER, best, OURS, OURS_FURTHER}
     answers = bench.answers(
-        attacks, {name: EPSILONS if name in whole else (EPSILON,) for name in attacks}
+        attacks, {name: EPSILONS if name in whole else (EPSILON,) for name in attacks}, IMAGES
     )
     table = error_table(answers).assign(relation=lambda t: t["classifier"].map(bench.relations()))
     claims = _rows(table)
@@ -276,21 +282,35 @@ def _violations(bench: Bench, attack: Attack) -> list[Claim]:
 
 
 def _compared(bench: Bench) -> list[Claim]:
-    """What the networks say that were trained to be compared, each part by itself."""
+    """What the networks say that were trained to be compared, each part by itself, as long as they are the same."""
     claims: list[Claim] = []
     for part in COMPARED:
         loaded = {name: load_package(path) for name, path in packages(part).items()}
         if not loaded:
             continue
-        attacks = {name: network_attack(network) for name, (network, _) in loaded.items()}
-        answers = bench.answers(attacks, dict.fromkeys(attacks, EPSILONS))
-        compared = Compared(part, answers, bench.given.report)
-        claims += [*_TOLD[part](compared), *cells(compared)]
-        if part == "seeds":
-            winners = [loaded[name][1].record["tune errors"] for name in compared.seeds("winner")]
-            noise = bench.tune_error(random_sign)
-            claims.append(convergence([errors[str(EPSILON)] for errors in winners], noise))
+        digests = {name: card.digest for name, (_, card) in loaded.items()}
+        key = json.dumps([digests, COMPARED_IMAGES, EPSILONS, bench.given.report])
+        path = FOLDER / f"{part}.json"
+        known = json.loads(path.read_text()) if path.is_file() else {}
+        if known.get("key") != key:
+            told = [asdict(claim) for claim in _told(bench, part, loaded)]
+            known = {"key": key, "claims": told}
+            if bench.world.rank == 0:
+                write_whole(path, json.dumps(known, default=float).encode())
+        claims += [Claim(**claim) for claim in known["claims"]]
     return claims
+
+
+def _told(bench: Bench, part: str, loaded: Mapping[str, Any]) -> Iterator[Claim]:
+    attacks = {name: network_attack(network) for name, (network, _) in loaded.items()}
+    answers = bench.answers(attacks, dict.fromkeys(attacks, EPSILONS), COMPARED_IMAGES)
+    compared = Compared(part, answers, bench.given.report)
+    yield from _TOLD[part](compared)
+    yield from cells(compared)
+    if part == "seeds":
+        winners = [loaded[name][1].record["tune errors"] for name in compared.seeds("winner")]
+        noise = bench.tune_error(random_sign)
+        yield convergence([errors[str(EPSILON)] for errors in winners], noise)
 
 
 _TOLD = {"factorial": effects, "specialists": specialists, "seeds": tuning}
@@ -300,7 +320,7 @@ def _made_by(best: str | None) -> dict[str, object]:
     given = conditions(quick=QUICK)
     return {
         "released network": OURS if OURS in RELEASED else "none",
-        "images": f"{IMAGES} of the test images of {DATASET} (IMAGES={IMAGES})",
+        "images": f"{IMAGES} of the test images of {DATASET} (IMAGES={IMAGES}); compared networks see {COMPARED_IMAGES}",
         **{f"{name} classifiers": ", ".join(map(_short, getattr(given, name))) for name in _SETS},
         "tuned baseline": best or "none",
         "not run, so not here": ", ".join(absent()) or "nothing",

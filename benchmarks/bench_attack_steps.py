@@ -13,9 +13,9 @@ from itertools import product
 import numpy as np
 
 from benchmarks.attack_baseline import MI_FGSM
+from benchmarks.attack_cells import spec_of
 from benchmarks.attack_classifiers import SUFFIX, conditions, defended
 from benchmarks.claims import Claim, write
-from benchmarks.train_attack import spec_of
 from models.generators import AttackNetwork
 from objectives.attack import AttackObjective, AttackSettings
 from objectives.baselines import baseline

@@ -131,7 +131,7 @@ def device_facts() -> dict[str, str]:
 
 def command(target: str) -> str:
     """Return what to type for a target of make, with what this process was told in its environment."""
-    names = [name for name in _TOLD if os.environ.get(name)]
+    names = [name for name in _TOLD if os.environ.get(name, "cpu") not in ("", "cpu")]
     return " ".join([*(f"{name}={os.environ[name]}" for name in names), "make", target])
 
 

@@ -16,9 +16,9 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.attack_baseline import MI_FGSM
+from benchmarks.attack_cells import packages
 from benchmarks.bench_attack import ERRORS, OURS, OURS_FURTHER
 from benchmarks.claims import RESULTS
-from benchmarks.train_attack import packages
 from models import released
 from models.generators import AttackNetwork
 from models.hints import Hint

@@ -29,96 +29,40 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
-from benchmarks import attack_baseline
+from benchmarks import attack_baseline, attack_cells
+from benchmarks.attack_cells import CELLS, COMPARED, Cell, packages, storage
 from benchmarks.attack_classifiers import SUFFIX, conditions
 from benchmarks.claims import RESULTS, command, processor
 from models import weights
 from models.generators import AttackNetwork
 from models.package import load_package, save_package
-from objectives.attack import AttackObjective, AttackSettings, train_attack
+from objectives.attack import AttackObjective, train_attack
 from objectives.data import load
 from objectives.hints import load_hint
 from objectives.retraining import retrain, snapshots_beside
-from objectives.spec import AttackSpec
 from objectives.targets import CleanLogits, load_targets
 from study.errors import JigsawError, TrialInterrupted, UsageError
 from study.snapshots import Keeping, discard
 from study.world import World
 
-__all__ = ["CANDIDATES", "COMPARED", "FOLDER", "PARTS", "RECIPE", "absent", "packages", "spec_of"]
+__all__ = ["PARTS", "absent", "main", "round_weights"]
 
 QUICK = bool(os.environ.get("QUICK"))
 # Trainings at a time.
 JOBS = int(os.environ.get("JOBS") or 1)
-FOLDER = Path(f"runs/attack{SUFFIX}{'-quick' if QUICK else ''}")
-# Images the released network sees in batches of so many, trials of each study, and what a trial may cost.
-RELEASE, BATCH, TRIALS, TRIAL = (128, 32, 2, 64) if QUICK else (400_000, 128, 20, 4_096)
-RELEASE, BATCH = int(os.environ.get("RELEASE") or RELEASE), int(os.environ.get("BATCH") or BATCH)
-# Networks of each candidate: which one is released is chosen on the tune set, too.
-SEEDS = 1 if QUICK else 3
-# What a compared network may cost.
+# Trials of each study, images that a trial sees, and what a compared network may cost.
+TRIALS, TRIAL = (2, 64) if QUICK else (20, 4_096)
 SECONDS = int(os.environ.get("SECONDS") or (1 if QUICK else 600))
-RECIPE: Mapping[str, Any] = {
-    "epsilon.mode": "film", "epsilon.sampling": "small",
-    "arch.name": "resnet", "arch.width": 16, "arch.downs": 2, "arch.blocks": 4, "arch.norm": "batch",
-    "loss.name": "margin", "loss.confidence": 15.0, "loss.smoothness": 1e-4,
-    "optimizer.name": "adam", "optimizer.lr": 4e-3, "optimizer.schedule": "cosine", "batch.size": 32,
-    "augment.flip": True, "augment.diversity": 0.5, "hint.kind": "multiscale",
-}  # fmt: skip
-# What is different in each network that may be released: how finely it sees, and what it is told.
-_FINE: Mapping[str, Any] = {"arch.width": 32, "arch.downs": 1, "optimizer.lr": 2e-3}
-_FULL: Mapping[str, Any] = {
-    "arch.width": 24, "arch.downs": 0, "arch.blocks": 3, "optimizer.lr": 2e-3,
-}  # fmt: skip
-CANDIDATES: Mapping[str, Mapping[str, Any]] = {
-    "strided": {},
-    "fine": _FINE,
-    "most": {**_FINE, "augment.diversity": 0.8},
-    "full": _FULL,
-    "looks": {
-        **_FINE, "arch.name": "recurrent", "arch.width": 24, "arch.steps": 2, "arch.update": "sum",
-    },
-    "fine-joined": {**_FINE, "hint.joined": True},
-    "full-joined": {**_FULL, "arch.width": 16, "arch.blocks": 4, "hint.joined": True},
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Networks that differ in nothing but their seeds.
-
-    Attributes:
-        part: one of CELLS.
-        name: of the cell; its networks are called NAME-1, NAME-2, ..
-        spec: what is trained.
-        given: under which conditions.
-        seeds: how many networks.
-    """
-
-    part: str
-    name: str
-    spec: AttackSpec
-    given: AttackSettings
-    seeds: int = 1
-
-    def place(self, seed: int) -> Path:
-        """Return the package folder of one seed, 1, 2, .."""
-        return FOLDER / self.part / f"{self.name}-{seed}"
-
-    @property
-    def missing(self) -> list[int]:
-        """Seeds that are not trained yet."""
-        return [seed for seed in range(1, self.seeds + 1) if not self.place(seed).exists()]
 
 
 def main(wanted: Sequence[str]) -> None:
@@ -134,17 +78,10 @@ def main(wanted: Sequence[str]) -> None:
             _gather()
 
 
-def packages(part: str) -> dict[str, Path]:
-    """Return the trained networks of a part by name; none where it was not run."""
-    return {
-        path.parent.name: path.parent for path in sorted((FOLDER / part).glob("*/package.json"))
-    }
-
-
 def absent() -> list[str]:
     """Return the parts that were not run here."""
     done = {
-        "study": (FOLDER / "study.db").is_file(),
+        "study": (attack_cells.FOLDER / "study.db").is_file(),
         "baseline": attack_baseline.tuned() is not None,
     }
     return [part for part in PARTS if not done.get(part, bool(packages(part)))]
@@ -162,53 +99,7 @@ def _study(part: str) -> None:
 
 
 def _baseline(part: str) -> None:
-    attack_baseline.tune(FOLDER / "baseline.csv" if QUICK else attack_baseline.CHOSEN)
-
-
-def _release() -> Iterator[Cell]:
-    given = conditions(quick=QUICK, images=RELEASE, reports=1)
-    for name, changes in CANDIDATES.items():
-        spec = spec_of(given, **{"batch.size": BATCH, **changes})
-        yield Cell("release", name, spec, given, seeds=SEEDS)
-
-
-def _factorial() -> Iterator[Cell]:
-    for targets, epsilons, hints in product((False, True), repeat=3):
-        given = conditions(quick=QUICK)
-        given = given if targets else given.model_copy(update={"train": given.train[:1]})
-        spec = spec_of(given, None if epsilons else 8, **({} if hints else {"hint.kind": "none"}))
-        name = "-".join(
-            f"{what}{int(on)}"
-            for what, on in (("targets", targets), ("epsilons", epsilons), ("hints", hints))
-        )
-        yield Cell("factorial", name, spec, given, seeds=3)
-
-
-def _specialists() -> Iterator[Cell]:
-    given = conditions(quick=QUICK)
-    for single in (None, 4, 8, 16):
-        name = f"eps{single:02d}" if single else "all"
-        yield Cell("specialists", name, spec_of(given, single), given, seeds=3)
-
-
-def _seeds() -> Iterator[Cell]:
-    from study.search.studies import find_trial, load_study
-
-    specs = {"default": AttackSpec()}
-    for name, study in (("winner", "attack"), ("random-winner", "attack-random")):
-        best = find_trial(load_study(_storage(), study), "best")
-        specs[name] = AttackSpec.model_validate_json(best.user_attrs["spec"])
-    for name, spec in specs.items():
-        yield Cell("seeds", name, spec, conditions(quick=QUICK), seeds=2 if QUICK else 5)
-
-
-CELLS = {
-    "release": _release,
-    "factorial": _factorial,
-    "specialists": _specialists,
-    "seeds": _seeds,
-}
-COMPARED = ("factorial", "specialists", "seeds")
+    attack_baseline.tune(attack_cells.FOLDER / "baseline.csv" if QUICK else attack_baseline.CHOSEN)
 
 
 def _networks(part: str) -> None:
@@ -225,8 +116,16 @@ def _together(part: str, names: Sequence[str]) -> None:
             _one(part, name)
         return
     load(conditions(quick=QUICK).data)  # once for all processes, which find it in memory
-    with ProcessPoolExecutor(JOBS, mp_context=get_context("fork")) as pool:
+    fork = get_context("fork")
+    with ProcessPoolExecutor(JOBS, mp_context=fork, initializer=_use_one_thread) as pool:
         _wait(pool, [pool.submit(_one, part, name) for name in names])
+
+
+def _use_one_thread() -> None:
+    """Each process has a core; and OpenMP's threads, which the parent may have had, do not survive a fork."""
+    threadpool_limits(1)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 def _one(part: str, name: str) -> None:
@@ -262,22 +161,6 @@ PARTS = {
 }
 
 
-def spec_of(given: AttackSettings, single: int | None = None, **changes: Any) -> AttackSpec:
-    """Return the recipe, with the changes; `single` is the one budget it trains for, if it is one."""
-    parameters = {**RECIPE, **changes}
-    if single:
-        parameters |= {"epsilon.mode": "single", "epsilon.single": single}
-    if parameters["arch.name"] == "recurrent":
-        del parameters["arch.blocks"]
-    if parameters["hint.kind"] == "none":
-        parameters = {n: v for n, v in parameters.items() if not n.startswith("hint.")}
-    else:
-        parameters["hint.classifier"] = given.train[0]
-        if parameters.get("hint.joined"):
-            parameters["hint.second"] = given.train[1]
-    return AttackSpec.from_parameters(parameters)
-
-
 def _images(cell: Cell) -> int:
     """Return how many images a compared network sees: as many as those that are there, or as its time allows."""
     done = [seed for seed in range(1, cell.seeds + 1) if cell.place(seed).exists()]
@@ -290,7 +173,7 @@ def _images(cell: Cell) -> int:
 def _affordable(cell: Cell) -> int:
     """Return how many images the cell's networks can see in SECONDS of a processor core, in whole batches."""
     known = (
-        FOLDER / cell.part / f"{cell.name}.images"
+        attack_cells.FOLDER / cell.part / f"{cell.name}.images"
     )  # networks that were stopped go on with as many
     if known.exists():
         return int(known.read_text())
@@ -408,7 +291,11 @@ def _gather() -> None:
     ]  # fmt: skip
     if rows:
         table = pd.DataFrame(rows)
-        path = FOLDER / "training.csv" if QUICK else RESULTS / f"attack_training{SUFFIX}.csv"
+        path = (
+            attack_cells.FOLDER / "training.csv"
+            if QUICK
+            else RESULTS / f"attack_training{SUFFIX}.csv"
+        )
         table.to_csv(path, index=False)
         print(table.to_string(index=False))
 
@@ -434,14 +321,10 @@ def _listed(value: Any) -> str:
     return ",".join(value) if isinstance(value, list | tuple) else str(value)
 
 
-def _storage() -> str:
-    return f"sqlite:///{FOLDER / 'study.db'}"
-
-
 def _jigsaw(*arguments: str) -> None:
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    attack_cells.FOLDER.mkdir(parents=True, exist_ok=True)
     print(f"$ jigsaw {shlex.join(arguments)}", file=sys.stderr, flush=True)
-    environment = {**os.environ, "OPTUNA_STORAGE": _storage()}
+    environment = {**os.environ, "OPTUNA_STORAGE": storage()}
     words = [sys.executable, "-m", "study", *arguments]
     if subprocess.run(words, env=environment, check=False).returncode:
         raise JigsawError(

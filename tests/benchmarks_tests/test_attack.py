@@ -16,6 +16,7 @@ import pytest
 
 from benchmarks import (
     attack_baseline,
+    attack_cells,
     attack_classifiers,
     attack_images,
     bench_attack,
@@ -50,18 +51,19 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Everything the benchmark reads and writes, in a folder of this test."""
     monkeypatch.setenv("JIGSAW_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    for module in (attack_baseline, bench_attack, bench_attack_steps, train_attack):
+    for module in (attack_baseline, attack_cells, bench_attack, bench_attack_steps, train_attack):
         monkeypatch.setattr(module, "conditions", small)
     for module in (bench_attack, bench_attack_speed, release_attack, train_attack):
         monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
     (tmp_path / "results").mkdir()
     monkeypatch.setattr("benchmarks.claims.RESULTS", tmp_path / "results")
     changes = {
-        train_attack: {"QUICK": False, "FOLDER": tmp_path / "runs", "RELEASE": 8, "BATCH": 8, "SEEDS": 1, "TRIALS": 1,
-                       "TRIAL": 8, "SECONDS": 1e-6, "RECIPE": RECIPE},
+        attack_cells: {"QUICK": False, "FOLDER": tmp_path / "runs", "RELEASE": 8, "BATCH": 8, "SEEDS": 1,
+                       "RECIPE": RECIPE},
+        train_attack: {"QUICK": False, "TRIALS": 1, "TRIAL": 8, "SECONDS": 1e-6},
         attack_baseline: {"CHOSEN": tmp_path / "results" / "attack_baseline.csv", "IMAGES": 5,
                           "CANDIDATES": ("fgsm", "noop")},
-        bench_attack: {"IMAGES": 10, "CHECKED": 10, "EPSILONS": (4, 8)},
+        bench_attack: {"IMAGES": 10, "COMPARED_IMAGES": 10, "CHECKED": 10, "EPSILONS": (4, 8)},
         bench_attack_speed: {"ROUNDS": 2, "BATCH": 4},
         bench_attack_steps: {"TRAINED": 8, "SHOWN": 5, "STEPS": (1, 2), "GAINS": (0.5, 2.0)},
     }  # fmt: skip
@@ -127,7 +129,7 @@ class TestTraining:
         train_attack.main(["release"])
         assert package.stat().st_mtime_ns == before
         rows = pd.read_csv(workshop / "results" / "attack_training.csv").to_dict("records")
-        assert [row["network"] for row in rows] == sorted(f"{n}-1" for n in train_attack.CANDIDATES)
+        assert [row["network"] for row in rows] == sorted(f"{n}-1" for n in attack_cells.CANDIDATES)
         row = rows[0]
         assert (row["part"], row["images"]) == ("release", 8)
         assert row["command"] == "make train-attack PARTS=release"
@@ -135,7 +137,7 @@ class TestTraining:
     def test_compared_networks_differ_in_what_is_compared(self, workshop) -> None:
         train_attack.main(["factorial"])
         found = {
-            name: load_package(path) for name, path in train_attack.packages("factorial").items()
+            name: load_package(path) for name, path in attack_cells.packages("factorial").items()
         }
         assert len(found) == 8 * 3
         for name, (network, card) in found.items():
@@ -150,7 +152,7 @@ class TestTraining:
 
     def test_the_best_on_the_tune_set_is_released(self, workshop, shelf) -> None:
         train_attack.main(["release"])
-        cards = [path / "package.json" for path in train_attack.packages("release").values()]
+        cards = [path / "package.json" for path in attack_cells.packages("release").values()]
         others: list[dict] = []
         for chosen in cards:
             for card in cards:
@@ -162,7 +164,7 @@ class TestTraining:
             assert spec == load_package(chosen.parent)[1].record["spec"]
             assert spec not in others
             others.append(spec)
-        assert len(cards) == len(train_attack.CANDIDATES) > 1
+        assert len(cards) == len(attack_cells.CANDIDATES) > 1
 
     def test_seeds_that_are_missing_see_as_many_images_as_those_that_are_there(
         self, workshop
@@ -187,15 +189,15 @@ class TestTraining:
     ) -> None:
         monkeypatch.setattr(train_attack, "JOBS", 3)
         train_attack.main(["specialists"])
-        found = train_attack.packages("specialists")
+        found = attack_cells.packages("specialists")
         assert set(found) == {
             f"{n}-{s}" for n in ("all", "eps04", "eps08", "eps16") for s in (1, 2, 3)
         }
         weights_of = {n: load_package(p)[1].digest for n, p in found.items()}
         monkeypatch.setattr(train_attack, "JOBS", 1)
-        monkeypatch.setattr(train_attack, "FOLDER", workshop / "again")
+        monkeypatch.setattr(attack_cells, "FOLDER", workshop / "again")
         train_attack.main(["specialists/eps08-2"])
-        again = train_attack.packages("specialists")
+        again = attack_cells.packages("specialists")
         assert set(again) == {"eps08-2"}
         assert load_package(again["eps08-2"])[1].digest == weights_of["eps08-2"]
 
@@ -225,7 +227,7 @@ class TestTraining:
         )
         given = small(quick=False)
         train_attack._affordable(
-            train_attack.Cell("factorial", "a", train_attack.spec_of(given), given)
+            attack_cells.Cell("factorial", "a", attack_cells.spec_of(given), given)
         )
         assert set(seen) == {"cpu"}
         assert os.environ["JIGSAW_DEVICE"] == "cuda"
@@ -247,7 +249,7 @@ class TestTraining:
     @pytest.mark.slow
     def test_studies_go_on_and_their_winners_are_trained_again(self, workshop) -> None:
         train_attack.main(["study", "study", "seeds"])
-        assert set(train_attack.packages("seeds")) == {
+        assert set(attack_cells.packages("seeds")) == {
             f"{name}-{seed}"
             for name in ("winner", "random-winner", "default")
             for seed in range(1, 6)
@@ -259,7 +261,7 @@ class TestTraining:
         monkeypatch.setattr(train_attack, "_processor_seconds", lambda updates: next(spent))
         monkeypatch.setattr(train_attack, "SECONDS", 10)
         given = small(quick=False)
-        cell = train_attack.Cell("factorial", "a", train_attack.spec_of(given), given)
+        cell = attack_cells.Cell("factorial", "a", attack_cells.spec_of(given), given)
         assert train_attack._affordable(cell) == 20 * 8
 
 
@@ -316,6 +318,16 @@ class TestBench:
         assert "at epsilon 4" in card.record["measured"]
         self._check(claims(workshop), card.errors)
         self._check_speed(claims(workshop, bench_attack_speed.NAME), card.errors)
+        # What compared networks said is kept as long as they are the same.
+        before = claims(workshop)
+        monkeypatch.setattr(bench_attack, "_told", None)
+        bench_attack.main()
+        after = claims(workshop)
+        told = [claim for claim in before.index if "specialists" in claim]
+        assert before.loc[told, "value"].equals(after.loc[told, "value"])
+        monkeypatch.setattr(bench_attack, "COMPARED_IMAGES", 9)
+        with pytest.raises(TypeError):
+            bench_attack.main()
 
     def _check(self, table: pd.DataFrame, rows: list[dict]) -> None:
         end = "eps 8: above mi-fgsm, lower end of the 95 % interval"
@@ -362,7 +374,7 @@ class TestBench:
         whole = small(quick=True)
         assert given.train == tuple(text for text in whole.train if text != whole.train[1])
         assert {text.rpartition("+")[2] for text in given.tune} == {whole.train[1]}
-        assert spec == train_attack.spec_of(given)
+        assert spec == attack_cells.spec_of(given)
         found = claims(workshop, bench_attack_steps.NAME)
         names = [name.partition(":")[0] for name in found.index]
         assert names == [

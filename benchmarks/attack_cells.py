@@ -1,0 +1,149 @@
+"""What the attack benchmark trains: the recipe, the candidates for release, and the networks that are compared.
+
+`make train-attack` trains them, `make bench-attack` evaluates them.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from benchmarks.attack_classifiers import SUFFIX, conditions
+from objectives.attack import AttackSettings
+from objectives.spec import AttackSpec
+
+__all__ = ["CELLS", "COMPARED", "FOLDER", "Cell", "packages", "spec_of", "storage"]
+
+QUICK = bool(os.environ.get("QUICK"))
+FOLDER = Path(f"runs/attack{SUFFIX}{'-quick' if QUICK else ''}")
+# Images that a network sees which may be released, in batches of so many.
+RELEASE, BATCH = (128, 32) if QUICK else (400_000, 128)
+RELEASE, BATCH = int(os.environ.get("RELEASE") or RELEASE), int(os.environ.get("BATCH") or BATCH)
+# Networks of each candidate: which one is released is chosen on the tune set, too.
+SEEDS = 1 if QUICK else 3
+RECIPE: Mapping[str, Any] = {
+    "epsilon.mode": "film", "epsilon.sampling": "small",
+    "arch.name": "resnet", "arch.width": 16, "arch.downs": 2, "arch.blocks": 4, "arch.norm": "batch",
+    "loss.name": "margin", "loss.confidence": 15.0, "loss.smoothness": 1e-4,
+    "optimizer.name": "adam", "optimizer.lr": 4e-3, "optimizer.schedule": "cosine", "batch.size": 32,
+    "augment.flip": True, "augment.diversity": 0.5, "hint.kind": "multiscale",
+}  # fmt: skip
+# What is different in each network that may be released: how finely it sees, and what it is told.
+_FINE: Mapping[str, Any] = {"arch.width": 32, "arch.downs": 1, "optimizer.lr": 2e-3}
+_FULL: Mapping[str, Any] = {
+    "arch.width": 24, "arch.downs": 0, "arch.blocks": 3, "optimizer.lr": 2e-3,
+}  # fmt: skip
+CANDIDATES: Mapping[str, Mapping[str, Any]] = {
+    "strided": {},
+    "fine": _FINE,
+    "most": {**_FINE, "augment.diversity": 0.8},
+    "full": _FULL,
+    "looks": {
+        **_FINE, "arch.name": "recurrent", "arch.width": 24, "arch.steps": 2, "arch.update": "sum",
+    },
+    "fine-joined": {**_FINE, "hint.joined": True},
+    "full-joined": {**_FULL, "arch.width": 16, "arch.blocks": 4, "hint.joined": True},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Networks that differ in nothing but their seeds.
+
+    Attributes:
+        part: one of CELLS.
+        name: of the cell; its networks are called NAME-1, NAME-2, ..
+        spec: what is trained.
+        given: under which conditions.
+        seeds: how many networks.
+    """
+
+    part: str
+    name: str
+    spec: AttackSpec
+    given: AttackSettings
+    seeds: int = 1
+
+    def place(self, seed: int) -> Path:
+        """Return the package folder of one seed, 1, 2, .."""
+        return FOLDER / self.part / f"{self.name}-{seed}"
+
+    @property
+    def missing(self) -> list[int]:
+        """Seeds that are not trained yet."""
+        return [seed for seed in range(1, self.seeds + 1) if not self.place(seed).exists()]
+
+
+def packages(part: str) -> dict[str, Path]:
+    """Return the trained networks of a part by name; none where it was not run."""
+    return {
+        path.parent.name: path.parent for path in sorted((FOLDER / part).glob("*/package.json"))
+    }
+
+
+def _release() -> Iterator[Cell]:
+    given = conditions(quick=QUICK, images=RELEASE, reports=1)
+    for name, changes in CANDIDATES.items():
+        spec = spec_of(given, **{"batch.size": BATCH, **changes})
+        yield Cell("release", name, spec, given, seeds=SEEDS)
+
+
+def _factorial() -> Iterator[Cell]:
+    for targets, epsilons, hints in product((False, True), repeat=3):
+        given = conditions(quick=QUICK)
+        given = given if targets else given.model_copy(update={"train": given.train[:1]})
+        spec = spec_of(given, None if epsilons else 8, **({} if hints else {"hint.kind": "none"}))
+        name = "-".join(
+            f"{what}{int(on)}"
+            for what, on in (("targets", targets), ("epsilons", epsilons), ("hints", hints))
+        )
+        yield Cell("factorial", name, spec, given, seeds=3)
+
+
+def _specialists() -> Iterator[Cell]:
+    given = conditions(quick=QUICK)
+    for single in (None, 4, 8, 16):
+        name = f"eps{single:02d}" if single else "all"
+        yield Cell("specialists", name, spec_of(given, single), given, seeds=3)
+
+
+def _seeds() -> Iterator[Cell]:
+    from study.search.studies import find_trial, load_study
+
+    specs = {"default": AttackSpec()}
+    for name, study in (("winner", "attack"), ("random-winner", "attack-random")):
+        best = find_trial(load_study(storage(), study), "best")
+        specs[name] = AttackSpec.model_validate_json(best.user_attrs["spec"])
+    for name, spec in specs.items():
+        yield Cell("seeds", name, spec, conditions(quick=QUICK), seeds=2 if QUICK else 5)
+
+
+CELLS: Mapping[str, Callable[[], Iterator[Cell]]] = {
+    "release": _release,
+    "factorial": _factorial,
+    "specialists": _specialists,
+    "seeds": _seeds,
+}
+COMPARED = ("factorial", "specialists", "seeds")
+
+
+def spec_of(given: AttackSettings, single: int | None = None, **changes: Any) -> AttackSpec:
+    """Return the recipe, with the changes; `single` is the one budget it trains for, if it is one."""
+    parameters = {**RECIPE, **changes}
+    if single:
+        parameters |= {"epsilon.mode": "single", "epsilon.single": single}
+    if parameters["arch.name"] == "recurrent":
+        del parameters["arch.blocks"]
+    if parameters["hint.kind"] == "none":
+        parameters = {n: v for n, v in parameters.items() if not n.startswith("hint.")}
+    else:
+        parameters["hint.classifier"] = given.train[0]
+        if parameters.get("hint.joined"):
+            parameters["hint.second"] = given.train[1]
+    return AttackSpec.from_parameters(parameters)
+
+
+def storage() -> str:
+    return f"sqlite:///{FOLDER / 'study.db'}"
