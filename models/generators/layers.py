@@ -5,6 +5,7 @@ from typing import Any
 
 import chainer
 import chainer.functions as F
+import numpy as np
 
 from models import kernels
 from models.classifiers import resize
@@ -72,7 +73,17 @@ class Mixer(chainer.Chain):  # type: ignore[misc]
 
     def forward(self, scale: int, x: chainer.Variable, maps: Sequence[Any]) -> chainer.Variable:
         """Return the features `x` of one scale with what the hint says there."""
-        there = at_scale(maps, scale, self._scales)
+        there, size = at_scale(maps, scale, self._scales), x.shape[2:]
         if not there:
             return x
-        return x + self.convs[scale](F.concat([resize(m, x.shape[2:]) for m in there]))
+        conv = self.convs[scale]
+        if all(m.shape[2:] == size for m in there):
+            return x + conv(F.concat(there))
+        # Both are linear, so their order is free: the fewer numbers first.
+        ends = np.cumsum([m.shape[1] for m in there])[:-1]
+        for m, weight in zip(there, F.split_axis(conv.W, ends, axis=1), strict=True):
+            shrinks = m.shape[2] > size[0]
+            shown = resize(m, size) if shrinks else chainer.as_variable(m)
+            mixed = kernels.convolution_2d(shown, weight)
+            x = x + (mixed if shrinks else resize(mixed, size))
+        return x
