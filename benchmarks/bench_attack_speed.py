@@ -108,7 +108,8 @@ def _break_even(seconds: Mapping[str, list[float]], card: Card) -> Claim:
         (a - b) / BATCH for a, b in zip(seconds[MI_FGSM], seconds[OURS], strict=True)
     )
     spent, machine = card.record["processor seconds"], card.record["machine"]["processor"]
-    if (device := card.record["device"]["arrays"]) != "cpu":
+    device = card.record.get("device", {}).get("arrays", "cpu")
+    if device != "cpu":
         machine += f", beside a GPU that others used, too ({device})"
     return Claim(
         f"images from which training {OURS} pays for itself", spent / saved, "images",
