@@ -184,6 +184,8 @@ class TestTraining:
         train_attack.main(["specialists"])
         assert load_package(folder / "eps04-2")[1].record["conditions"]["images"] == 16
 
+    # Python 3.12 warns of a fork beside threads, which the test runner has; see `_use_one_thread`.
+    @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
     def test_several_are_trained_at_a_time_in_processes_of_their_own(
         self, workshop, monkeypatch
     ) -> None:
@@ -201,6 +203,8 @@ class TestTraining:
         assert set(again) == {"eps08-2"}
         assert load_package(again["eps08-2"])[1].digest == weights_of["eps08-2"]
 
+    # Python 3.12 warns of a fork beside threads, which the test runner has; see `_use_one_thread`.
+    @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
     def test_where_one_of_several_fails_it_says_why(self, workshop, monkeypatch) -> None:
         def broken(*given: object) -> None:
             raise UsageError("no network today")
