@@ -116,14 +116,14 @@ def _head(target: str, made_by: Mapping[str, object]) -> list[str]:
         "python": platform.python_version(),
         "commit": f"{code.get('commit', 'unknown')}{changed}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        **device_facts(),
+        **_device_facts(),
         "load at the end": f"{os.getloadavg()[0]:.1f} processes on these cores",
         **made_by,
     }
     return [f"{name}: {value}" for name, value in facts.items()]
 
 
-def device_facts() -> dict[str, str]:
+def _device_facts() -> dict[str, str]:
     """Return on what networks are computed, where that is not the processor."""
     known = registered().get("device", {}).get("arrays", "cpu")
     return {} if known == "cpu" else {"device": known}

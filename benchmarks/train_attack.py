@@ -244,7 +244,7 @@ def _train(cell: Cell, seed: int) -> None:
         # Names of hosts are nobody's business.
         "machine": {"processor": processor(), "cores": os.cpu_count()},
         "classifiers": objective.identity["classifiers"],
-        "command": command(f"train-attack PARTS={cell.part}"),
+        "command": command(f"train-attack PARTS={place.relative_to(attack_cells.FOLDER)}"),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "seconds": round(seconds),
         "processor seconds": round(processor_seconds),
