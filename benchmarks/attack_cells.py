@@ -71,9 +71,14 @@ class Cell:
         return FOLDER / self.part / f"{self.name}-{seed}"
 
     @property
+    def numbers(self) -> range:
+        """The seeds."""
+        return range(1, self.seeds + 1)
+
+    @property
     def missing(self) -> list[int]:
         """Seeds that are not trained yet."""
-        return [seed for seed in range(1, self.seeds + 1) if not self.place(seed).exists()]
+        return [seed for seed in self.numbers if not self.place(seed).exists()]
 
 
 def packages(part: str) -> dict[str, Path]:

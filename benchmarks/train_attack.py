@@ -134,7 +134,7 @@ def _one(part: str, name: str) -> None:
         if name == cell.name:
             _images(cell)
             return
-        for seed in range(1, cell.seeds + 1):
+        for seed in cell.numbers:
             if name == cell.place(seed).name:
                 _train(cell, seed)
                 return
@@ -163,7 +163,7 @@ PARTS = {
 
 def _images(cell: Cell) -> int:
     """Return how many images a compared network sees: as many as those that are there, or as its time allows."""
-    done = [seed for seed in range(1, cell.seeds + 1) if cell.place(seed).exists()]
+    done = [seed for seed in cell.numbers if seed not in cell.missing]
     if done:
         seen: int = load_package(cell.place(done[0]))[1].record["conditions"]["images"]
         return seen

@@ -132,7 +132,7 @@ class TestTraining:
         assert [row["network"] for row in rows] == sorted(f"{n}-1" for n in attack_cells.CANDIDATES)
         row = rows[0]
         assert (row["part"], row["images"]) == ("release", 8)
-        assert row["command"] == "make train-attack PARTS=release/strided-1"
+        assert row["command"] == f"make train-attack PARTS=release/{row['network']}"
 
     def test_compared_networks_differ_in_what_is_compared(self, workshop) -> None:
         train_attack.main(["factorial"])

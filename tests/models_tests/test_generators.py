@@ -404,3 +404,19 @@ def test_no_normalisation_changes_nothing() -> None:
     link = norm("none", 3, chainer.links.BatchNormalization)
     np.testing.assert_array_equal(link(chainer.Variable(x)).array, x)
     assert link.count_params() == 0
+
+
+@pytest.mark.parametrize("hint", HINTS)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_trunk_that_never_strides_pads_nothing_and_keeps_its_budget(mode, hint) -> None:
+    arch = parse_arch({"name": "resnet", "width": 4, "downs": 0, "blocks": 1, "norm": "batch"})
+    own = None if hint == "none" else Hint(hint, "vgg-w4", classifier(3, "float32"))
+    network = build(arch, Epsilons(mode=mode), channels=3, seed=0, hint=own)
+    assert network.stride == 1
+    x = np.random.default_rng(0).random((3, 3, 9, 7), dtype=np.float32)
+    with chainer.using_config("train", False):
+        found = network(x, np.array([4, 8, 16])).array
+    assert found.shape == x.shape
+    change = np.abs(found - x).max(axis=(1, 2, 3)) * 255
+    assert (change <= np.array([4, 8, 16]) + 1e-3).all()
+    assert (change > 0.01).all()
