@@ -43,8 +43,6 @@ CANDIDATES: Mapping[str, Mapping[str, Any]] = {
     "looks": {
         **_FINE, "arch.name": "recurrent", "arch.width": 24, "arch.steps": 2, "arch.update": "sum",
     },
-    "fine-joined": {**_FINE, "hint.joined": True},
-    "full-joined": {**_FULL, "arch.width": 16, "arch.blocks": 4, "hint.joined": True},
 }  # fmt: skip
 
 
@@ -145,8 +143,6 @@ def spec_of(given: AttackSettings, single: int | None = None, **changes: Any) ->
         parameters = {n: v for n, v in parameters.items() if not n.startswith("hint.")}
     else:
         parameters["hint.classifier"] = given.train[0]
-        if parameters.get("hint.joined"):
-            parameters["hint.second"] = given.train[1]
     return AttackSpec.from_parameters(parameters)
 
 

@@ -48,9 +48,6 @@ def main() -> None:
 
 
 def _prepare(network: AttackNetwork, given: Mapping[str, Any]) -> None:
-    if network.hint.joined:  # it has its second classifier
-        network.hint = replace(network.hint, steps=STEPS, gain=GAIN)
-        return
     second = given["train"][1]
     known = load_targets([second], load(given["data"]), given["classifier_images"], World())
     asked = Hint("input", parse_target(second)[0], known[second])

@@ -12,8 +12,8 @@ An attack may also climb that doubt, from the perturbation p = tanh u that a net
 Long training makes u so large that no step would move p: what counts is where u is small beside the rest of it.
 g_1 is the gradient at the clean image, which the network has looked at anyway, and g_k the one at the image as
 p_(k-1) perturbs it: gradients add up as in MI-FGSM, and what was learned is where they begin. Where there is a
-second classifier, every other step asks that one. It may also be asked at once, beside the first: then the network
-sees the gradients of both, and g_1 is the mean of both.
+second classifier, every other step asks that one. Others may be asked at once, beside the first, whenever the
+network looks: then it sees the gradients of all of them, and g_1 is the mean of all.
 
 Source: Kurakin et al. 2018, "Adversarial Attacks and Defences Competition", sec. 5.3 (team iwiwi); its
 released network: https://github.com/pfnet-research/nips17-adversarial-attack. Dong et al. 2018, "Boosting
@@ -52,19 +52,19 @@ class Look:
         gradient: (N, C, H, W), of the doubt by the image; None without hint.
         maps: for each depth (N, 2 K, h, w): K activations and their gradients, each divided by its root
             mean square over the image; empty unless the hint is `multiscale`.
-        second: (N, C, H, W), of the second classifier's doubt about the same answers; None where it is not
-            asked at once.
+        others: (N, C, H, W) each, of the doubts that classifiers asked beside the first have about the same
+            answers.
     """
 
     labels: NDArray[np.integer] | None = None
     gradient: NDArray[np.floating] | None = None
     maps: tuple[NDArray[np.floating], ...] = ()
-    second: NDArray[np.floating] | None = None
+    others: tuple[NDArray[np.floating], ...] = ()
 
     @property
-    def gradients(self) -> list[NDArray[np.floating]]:
+    def gradients(self) -> tuple[NDArray[np.floating], ...]:
         """By the image, of all classifiers that were asked."""
-        return [g for g in (self.gradient, self.second) if g is not None]
+        return () if self.gradient is None else (self.gradient, *self.others)
 
     def beside(self, images: NDArray[np.floating]) -> NDArray[np.floating]:
         """Return `images` (N, C, H, W) with the channels the hint adds to them: its gradients' signs."""
@@ -88,10 +88,10 @@ class Hint:
         steps: of the climb that follows a network's own pass in an attack, >= 0; training does without.
         gain: of each step, > 0: how far a gradient of mean size moves u.
         second: the classifier that steps 2, 4, .. ask, of kind `input`; None for the same in all.
-        joined: whether the second classifier is asked beside the first whenever the network looks.
+        beside: classifiers, of kind `input`, that are asked beside this one whenever the network looks.
 
     Raises:
-        UsageError: the classifier is of the user's own making, or there is no second to join.
+        UsageError: the classifier is of the user's own making.
     """
 
     kind: Literal["input", "multiscale"]
@@ -100,11 +100,9 @@ class Hint:
     steps: int = 0
     gain: float = 1.0
     second: "Hint | None" = None
-    joined: bool = False
+    beside: "tuple[Hint, ...]" = ()
 
     def __post_init__(self) -> None:
-        if self.joined and self.second is None:
-            raise UsageError("hint.joined is True, and there is no hint.second to join")
         if not is_carried(self.text):
             raise UsageError(
                 f"hint.classifier is {self.text!r}, which an attack package cannot carry; allowed: an "
@@ -120,10 +118,8 @@ class Hint:
             labels: the answers to take gradients against; None means the classifier's own to these images.
         """
         look = self._look(images, labels, deep=self.kind == "multiscale")
-        if not self.second or not self.joined:
-            return look
-        beside = self.second._look(images, look.labels, deep=False)
-        return replace(look, second=beside.gradient)
+        others = [other._look(images, look.labels, deep=False) for other in self.beside]
+        return replace(look, others=tuple(g for other in others for g in other.gradients))
 
     def climb(
         self,
@@ -173,7 +169,12 @@ class Hint:
     @property
     def classifiers(self) -> tuple[Classifier, ...]:
         """All that it asks."""
-        return (self.classifier, *(self.second.classifiers if self.second else ()))
+        return (self.classifier, *(c for other in self.others for c in other.classifiers))
+
+    @property
+    def others(self) -> "tuple[Hint, ...]":
+        """Those that it asks besides its own classifier."""
+        return (*self.beside, *((self.second,) if self.second else ()))
 
     @cached_property
     def maps(self) -> tuple[int, ...]:
@@ -183,9 +184,9 @@ class Hint:
         return tuple(m.shape[1] for m in self(self.classifier.device.send(blank)).maps)
 
     @property
-    def beside(self) -> int:
-        """Channels that it adds beside the image."""
-        return self.classifier.channels * (2 if self.joined else 1)
+    def channels(self) -> int:
+        """Channels that it adds to those of the image."""
+        return self.classifier.channels * (1 + len(self.beside))
 
     def _fitted(self, x: chainer.Variable) -> chainer.Variable:
         return x if self.classifier.any_size else resize(x, self.classifier.size)

@@ -4,6 +4,7 @@
     weights.npz    parameters
     hint.npz       the classifier that the network takes hints from, if any
     second.npz     the one that takes turns with it, if any
+    beside-1.npz   and so on: those that are asked beside it, if any
     CARD.md        the same record for people
 
 It loads with no database, no data set and no MPI.
@@ -29,7 +30,9 @@ from study.objective import explain
 __all__ = ["Card", "HintCard", "check_folder", "describe", "load_package", "save_package"]
 
 _FORMAT = 1
-_FILES = frozenset(("CARD.md", "hint.npz", "package.json", "second.npz", "weights.npz"))
+_SECOND = "second.npz"
+_FILES = frozenset(("CARD.md", "hint.npz", "package.json", _SECOND, "weights.npz"))
+_BESIDE = "beside-*.npz"
 
 
 class HintCard(BaseModel):
@@ -44,7 +47,7 @@ class HintCard(BaseModel):
         steps: see `models.hints.Hint`.
         gain: see `models.hints.Hint`.
         second: the same facts of the classifier in second.npz, if any.
-        joined: see `models.hints.Hint`.
+        beside: the same facts of the classifiers in beside-1.npz, beside-2.npz, ..
     """
 
     model_config = ConfigDict(frozen=True)
@@ -57,7 +60,7 @@ class HintCard(BaseModel):
     steps: int = Field(0, ge=0)
     gain: float = Field(1.0, gt=0)
     second: "HintCard | None" = None
-    joined: bool = False
+    beside: "tuple[HintCard, ...]" = ()
 
 
 class Card(BaseModel):
@@ -90,9 +93,9 @@ class Card(BaseModel):
         """sha256 of what decides its images: equal weights attack otherwise with another hint."""
         facts = self.model_dump(include={"arch", "epsilons", "channels", "weights", "hint"})
         hint = facts["hint"]
-        while hint:  # one that joins no other is called what it was before any could
-            if not hint["joined"]:
-                del hint["joined"]
+        while hint:  # one that asks no other at once is called what it was before any could
+            if not hint["beside"]:
+                del hint["beside"]
             hint = hint["second"]
         return sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -117,7 +120,8 @@ def describe(
     """Return the card of a network; see `save_package` for the arguments."""
     return Card(
         arch=network.arch.model_dump(), epsilons=Epsilons.model_validate(_budgets(network)),
-        channels=network.channels, weights=weights.digest(network), hint=_hint_card(network.hint),
+        channels=network.channels, weights=weights.digest(network),
+        hint=_hint_card(network.hint) if network.hint else None,
         record=dict(record), errors=list(errors),
     )  # fmt: skip
 
@@ -198,13 +202,17 @@ def _with_steps(card: Card, folder: Path, steps: int | None) -> Card:
 
 
 def _is_package(folder: Path) -> bool:
-    if not folder.is_dir() or {path.name for path in folder.iterdir()} - _FILES:
+    if not folder.is_dir() or not all(map(_is_own, folder.iterdir())):
         return False
     try:
         _read_card(folder / "package.json")
     except (DataError, OSError):
         return False
     return True
+
+
+def _is_own(path: Path) -> bool:
+    return path.name in _FILES or path.match(_BESIDE)
 
 
 def _read_card(path: Path) -> Card:
@@ -224,16 +232,15 @@ def _budgets(network: AttackNetwork) -> dict[str, Any]:
     return network.epsilons.model_dump(include=set(Epsilons.model_fields))
 
 
-def _hint_card(hint: Hint | None) -> HintCard | None:
-    if hint is None:
-        return None
+def _hint_card(hint: Hint) -> HintCard:
     own = hint.classifier
     # Of a path only the name: the file itself is in the package.
     text = f"npz:{Path(hint.text).name}" if hint.text.startswith("npz:") else hint.text
     return HintCard(
         kind=hint.kind, classifier=text, classes=own.classes, size=own.size,
-        weights=weights.digest(own), steps=hint.steps, gain=hint.gain, second=_hint_card(hint.second),
-        joined=hint.joined,
+        weights=weights.digest(own), steps=hint.steps, gain=hint.gain,
+        second=_hint_card(hint.second) if hint.second else None,
+        beside=tuple(_hint_card(other) for other in hint.beside),
     )  # fmt: skip
 
 
@@ -242,7 +249,13 @@ def _hints(hint: Hint | None) -> Iterator[tuple[str, Hint]]:
     if hint:
         yield "hint.npz", hint
         if hint.second:
-            yield "second.npz", hint.second
+            yield _SECOND, hint.second
+        for k, other in enumerate(hint.beside, start=1):
+            yield _beside(k), other
+
+
+def _beside(number: int) -> str:
+    return _BESIDE.replace("*", str(number))
 
 
 def _save_hint(path: Path, hint: Hint) -> None:
@@ -272,8 +285,12 @@ def _load_hint(path: Path, card: HintCard, channels: int) -> Hint:
         weights.load(path, classifier)
     if weights.digest(classifier) != card.weights:
         raise DataError(f"package {str(folder)!r}: {path.name} is not what package.json describes")
-    second = _load_hint(folder / "second.npz", card.second, channels) if card.second else None
-    return Hint(card.kind, text, classifier, card.steps, card.gain, second, card.joined)
+    second = _load_hint(folder / _SECOND, card.second, channels) if card.second else None
+    beside = tuple(
+        _load_hint(folder / _beside(k), other, channels)
+        for k, other in enumerate(card.beside, start=1)
+    )
+    return Hint(card.kind, text, classifier, card.steps, card.gain, second, beside)
 
 
 def _markdown(card: Card, network: AttackNetwork) -> str:
@@ -298,15 +315,15 @@ def _markdown(card: Card, network: AttackNetwork) -> str:
 
 
 def _hint_line(card: HintCard) -> str:
-    looks = max(1, card.steps) + card.joined
+    looks = max(1, card.steps) + len(card.beside)
     passes = "one forward and one backward pass" if looks == 1 else f"{looks} passes there and back"
     climb = f" and {card.steps} steps of gain {card.gain:g}" if card.steps else ""
     own = f"`{card.classifier}` (hint.npz, sha256 `{card.weights}`)"
-    how = "beside" if card.joined else "by turns with"
-    turns = (
-        f", {how} `{card.second.classifier}` (second.npz, sha256 `{card.second.weights}`)"
-        if card.second
-        else ""
+    others = [("beside", _beside(k), other) for k, other in enumerate(card.beside, start=1)]
+    others += [("by turns with", _SECOND, card.second)] if card.second else []
+    turns = "".join(
+        f", {how} `{other.classifier}` ({file}, sha256 `{other.weights}`)"
+        for how, file, other in others
     )
     return (
         f"- hint: `{card.kind}`{climb} from {own}{turns}: besides the network's own pass, an attack costs "

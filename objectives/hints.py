@@ -30,8 +30,13 @@ def load_hint(
     if spec.second is not None:
         text, classifier = _named("second", spec.second, train, load)
         second = Hint("input", text, classifier)
+    beside = tuple(
+        Hint("input", *_named("beside", other, train, load))
+        for other, asked in spec.beside.items()
+        if asked
+    )
     text, classifier = _named("classifier", spec.classifier, train, load)
-    return Hint(spec.kind, text, classifier, spec.steps, spec.gain, second, spec.joined)
+    return Hint(spec.kind, text, classifier, spec.steps, spec.gain, second, beside)
 
 
 def _named(

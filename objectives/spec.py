@@ -54,8 +54,9 @@ class HintSpec(_Part):
             training, 0..10 (see `models.hints`).
         gain: of each step, 0.01..10; means nothing without steps.
         second: the train classifier that every other step asks; None for the same in all. Means nothing
-            below two steps, unless it is joined.
-        joined: whether `second` is asked beside the first whenever the network looks, in training too.
+            below two steps.
+        beside: whether a train classifier, by its text, is asked beside the first whenever the network looks,
+            in training too; no, where it is not named.
     """
 
     kind: Literal["none", "input", "multiscale"] = "none"
@@ -63,7 +64,7 @@ class HintSpec(_Part):
     steps: int = Field(0, ge=0, le=10)
     gain: float = Field(1.0, ge=0.01, le=10)
     second: str | None = None
-    joined: bool = False
+    beside: dict[str, bool] = {}
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> "HintSpec":
@@ -71,8 +72,10 @@ class HintSpec(_Part):
             raise ValueError("a classifier goes with every kind but none, and with no other")
         if self.kind == "none" and (self.steps or self.second):
             raise ValueError("without a hint there is nothing to climb in steps")
-        if self.joined and self.second is None:
-            raise ValueError("joined needs a second classifier")
+        if self.kind == "none" and self.beside:
+            raise ValueError("without a hint there is none to ask others beside")
+        if self.classifier in self.beside:
+            raise ValueError("a classifier is not asked beside itself")
         return self
 
 
@@ -236,11 +239,10 @@ def _suggest_hint(trial: Suggester, classifiers: Sequence[str]) -> dict[str, Sca
     parameters = {"hint.kind": kind, "hint.classifier": chosen, "hint.steps": steps}
     if steps:
         parameters["hint.gain"] = trial.suggest_float("hint.gain", 0.1, 3.0, log=True)
-    second = trial.suggest_categorical("hint.second", (None, *classifiers))
-    if second is not None:
-        # Below two steps it would mean nothing, were it not joined.
-        joined = steps < 2 or trial.suggest_categorical("hint.joined", (False, True))
-        parameters |= {"hint.second": second, "hint.joined": joined}
+    if steps > 1:
+        parameters["hint.second"] = trial.suggest_categorical("hint.second", (None, *classifiers))
+    others = [f"hint.beside.{text}" for text in classifiers if text != chosen]
+    parameters |= {name: trial.suggest_categorical(name, (False, True)) for name in others}
     return parameters
 
 

@@ -139,7 +139,7 @@ class AttackNetwork(chainer.Chain):  # type: ignore[misc]
         rng = np.random.RandomState(seed)
         initial = chainer.initializers.HeNormal(scale=2**-0.5, rng=rng)
         normalize = normalize or kernels.BatchNormalization
-        maps, inputs = (hint.maps, channels + hint.beside) if hint else ((), channels)
+        maps, inputs = (hint.maps, channels + hint.channels) if hint else ((), channels)
         features, outputs = generator.features(arch), generator.heads(arch) * channels
         heads = len(epsilons.values) if epsilons.mode == "heads" else 1
         with self.init_scope():
@@ -232,8 +232,8 @@ class AttackNetwork(chainer.Chain):  # type: ignore[misc]
 
 
 def _check_channels(hint: Hint | None, channels: int) -> None:
-    if hint and hint.second:
-        _check_channels(hint.second, channels)
+    for other in hint.others if hint else ():
+        _check_channels(other, channels)
     if hint and hint.classifier.channels != channels:
         raise UsageError(
             f"hint.classifier {hint.text!r} takes images of {hint.classifier.channels} channels; these "

@@ -41,7 +41,7 @@ def suggest(trial: Suggester, widest: int) -> dict[str, Scalar]:
     """Draw the ResNet generator's parameters."""
     return {
         **suggest_width_and_norm(trial, widest),
-        "arch.downs": trial.suggest_int("arch.downs", 1, 2),
+        "arch.downs": trial.suggest_int("arch.downs", 0, 2),
         "arch.blocks": trial.suggest_int("arch.blocks", 0, 3),
     }
 

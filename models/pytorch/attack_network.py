@@ -46,11 +46,11 @@ class Look(NamedTuple):
     labels: Any = None
     gradient: Any = None
     maps: Sequence[Tensor] = ()
-    second: Any = None  # the gradient of the second classifier, where both are asked at once
+    others: Sequence[Tensor] = ()  # gradients of the classifiers that are asked beside the first
 
     @property
     def gradients(self) -> list[Tensor]:
-        return [g for g in (self.gradient, self.second) if g is not None]
+        return [] if self.gradient is None else [self.gradient, *self.others]
 
 
 def padded(
@@ -244,8 +244,8 @@ class Hint(torch.nn.Module):  # type: ignore[misc]
 
     Args:
         description: JSON values: `maps`, whether its features are asked for; `size` that images are
-            resized to, or None; `steps` and `gain` of the climb; `joined`, whether a second classifier is
-            asked at once; and its graph, from normalised images to features and logits.
+            resized to, or None; `steps` and `gain` of the climb; and its graph, from normalised images to
+            features and logits.
         tensors: of the graph, and `scale` and `shift` (1, C, 1, 1) that normalise images.
     """
 
@@ -254,7 +254,6 @@ class Hint(torch.nn.Module):  # type: ignore[misc]
         own = dict(tensors)
         self.maps, self.size = description["maps"], description["size"]
         self.steps, self.gain = description["steps"], description["gain"]
-        self.joined = description.get("joined", False)
         self.register_buffer("scale", own.pop("scale"))
         self.register_buffer("shift", own.pop("shift"))
         self.graph = _graph(description, own)
@@ -324,8 +323,8 @@ class AttackNetwork(torch.nn.Module):  # type: ignore[misc]
             on features that the budget modulates), `scaled` or `single` (one for all); `values`, the
             budgets it was trained for in units of 1/255; `stride`, what height and width are padded to a
             multiple of; `scales` of the encoder; `steps` of a recurrent one, else None, and whether it
-            `adds` them up; and `graphs`: `trunk`, or `encode` and `decode`; `hint` and `second` where it has
-            them.
+            `adds` them up; and `graphs`: `trunk`, or `encode` and `decode`; `hint`, `second`,
+            and `beside-1`, `beside-2`, .. where it has them.
         tensors: by graph and name the weights; `head_w` (heads, outputs, features) and `head_b` (heads,
             outputs, 1); for `film`, `film_scale` and `film_shift` (features, waves).
     """
@@ -341,7 +340,7 @@ class AttackNetwork(torch.nn.Module):  # type: ignore[misc]
         }
         self.graphs = torch.nn.ModuleDict(
             {
-                name: (Hint if name in ("hint", "second") else _graph)(graph, own[name])
+                name: (Hint if "maps" in graph else _graph)(graph, own[name])
                 for name, graph in description["graphs"].items()
             }
         )
@@ -404,13 +403,13 @@ class AttackNetwork(torch.nn.Module):  # type: ignore[misc]
         if "hint" not in self.graphs:
             return Look()
         labels, gradient, maps = self.graphs["hint"](shown, labels)
-        joined = self.graphs["hint"].joined
-        second = self.graphs["second"](shown, labels, deep=False)[1] if joined else None
+        beside = (graph for name, graph in self.graphs.items() if name.startswith("beside-"))
+        others = [asked(shown, labels, deep=False)[1] for asked in beside]
         # The first map goes where the first stride leads, or nowhere lower without any.
         first = int(self.stride > 1)
         scales = (min(k, self.scales - 1) + first for k in range(len(maps)))
         sizes = ([n >> scale for n in shown.shape[2:]] for scale in scales)
-        return Look(labels, gradient, [*map(resized, maps, sizes)], second)
+        return Look(labels, gradient, [*map(resized, maps, sizes)], others)
 
     def _spend(self, features: Tensor, epsilon: Tensor) -> Tensor:
         """Return what the head of each image's budget makes of its features (N, F, H, W)."""

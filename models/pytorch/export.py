@@ -95,6 +95,8 @@ def _described(network: AttackNetwork) -> tuple[dict[str, Any], dict[str, torch.
     extra = {"hint": _hint(hint)} if hint else {}
     if hint and hint.second:
         extra["second"] = _hint(hint.second)
+    for k, other in enumerate(hint.beside if hint else (), start=1):
+        extra[f"beside-{k}"] = _hint(other)
     description = {
         "channels": network.channels,
         **network.epsilons.model_dump(include={"mode", "values"}),
@@ -120,8 +122,8 @@ def _graphs(network: AttackNetwork) -> dict[str, Traced]:
     scales, counts = _scales(network), network.hint.maps if network.hint else ()
     first = int(side > 1)
     sizes = [side >> min(k, scales - 1) + first for k in range(len(counts))]
-    beside = network.hint.beside if network.hint else 0
-    x = np.zeros((1, network.channels + beside, side, side), dtype)
+    added = network.hint.channels if network.hint else 0
+    x = np.zeros((1, network.channels + added, side, side), dtype)
     maps = [np.zeros((1, c, s, s), dtype) for c, s in zip(counts, sizes, strict=True)]
     if GENERATORS[network.arch.name].perturb is once:
         return {"trunk": trace(trunk, lambda x, *maps: trunk(x, maps), x, *maps)}
@@ -147,7 +149,6 @@ def _hint(hint: Hint) -> tuple[dict[str, Any], Traced]:
         "size": None if hint.classifier.any_size else hint.classifier.size,
         "steps": hint.steps,
         "gain": hint.gain,
-        "joined": hint.joined,
     }
     return facts, trace_classifier(hint.classifier)
 
@@ -184,15 +185,20 @@ def _check_equal(network: AttackNetwork, converted: attack_network.AttackNetwork
 def _in_float64(network: AttackNetwork) -> AttackNetwork:
     hint = network.hint
     with chainer.using_config("dtype", np.dtype(np.float64)):
-        if hint:
-            second = hint.second
-            if second:
-                second = replace(second, classifier=_widened(second.classifier))
-            hint = replace(hint, classifier=_widened(hint.classifier), second=second)
+        hint = hint and _hint_in_float64(hint)
         twin = build(network.arch, network.epsilons, channels=network.channels, seed=0, hint=hint)
     forms, own = weights.arrays(twin), weights.arrays(network)
     weights.assign(twin, {name: own[name].astype(forms[name].dtype) for name in forms})
     return twin
+
+
+def _hint_in_float64(hint: Hint) -> Hint:
+    return replace(
+        hint,
+        classifier=_widened(hint.classifier),
+        second=hint.second and _hint_in_float64(hint.second),
+        beside=tuple(map(_hint_in_float64, hint.beside)),
+    )
 
 
 def _widened(classifier: Classifier) -> Classifier:

@@ -255,54 +255,50 @@ def test_what_was_learned_is_climbed_from_alike_however_long_it_was_trained() ->
     )  # what was learned for certain is hard to turn
 
 
-def joined(kind: str, steps: int = 0) -> Hint:
-    second = Hint("input", "plain-w4", classifier("plain-w4"))
-    return Hint(kind, "vgg-w4", classifier(), steps=steps, gain=0.7, second=second, joined=True)
+def asked_at_once(kind: str, steps: int = 0) -> Hint:
+    """A hint that asks two others beside its own classifier."""
+    beside = tuple(Hint("input", text, classifier(text)) for text in ("plain-w4", "resnet8-w4"))
+    return Hint(kind, "vgg-w4", classifier(), steps=steps, gain=0.7, beside=beside)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_that_are_joined_are_asked_at_once_about_the_answers_of_the_first(kind) -> None:
-    hint, x = joined(kind), images()
+def test_those_beside_the_first_are_asked_about_its_answers(kind) -> None:
+    hint, x = asked_at_once(kind), images()
     look, first = hint(x), Hint(kind, "vgg-w4", classifier())(x)
-    second = hint.second(x, first.labels)
+    others = [other(x, first.labels).gradient for other in hint.beside]
     np.testing.assert_array_equal(look.labels, first.labels)
     np.testing.assert_array_equal(look.gradient, first.gradient)
-    np.testing.assert_array_equal(look.second, second.gradient)
+    np.testing.assert_array_equal(look.others, others)
     assert len(look.maps) == len(first.maps)
-    signs = [np.sign(first.gradient), np.sign(second.gradient)]
+    signs = [np.sign(gradient) for gradient in (first.gradient, *others)]
     np.testing.assert_array_equal(look.beside(x), np.concatenate([x, *signs], axis=1))
-    assert hint.beside == 6
-    assert replace(hint, joined=False)(x).second is None
+    assert hint.channels == 9
+    assert replace(hint, beside=())(x).others == ()
+    assert len(hint.classifiers) == 3
 
 
-def test_the_first_step_after_two_that_are_joined_follows_both() -> None:
-    hint, x = joined("input", steps=1), images()
+def test_the_first_step_after_several_were_asked_follows_all_of_them() -> None:
+    hint, x = asked_at_once("input", steps=1), images()
     look, u = hint(x), RNG.normal(size=x.shape).astype(np.float32)
     found = hint.climb(x, np.full((4, 1, 1, 1), 8 / 255, np.float32), u, look)
 
     def steep(a: np.ndarray) -> np.ndarray:
         return a / np.abs(a).mean(axis=(1, 2, 3), keepdims=True)
 
-    climbed = 8 * steep(u) + 0.7 * (steep(look.gradient) + steep(look.second)) / 2
+    climbed = 8 * steep(u) + 0.7 * sum(map(steep, (look.gradient, *look.others))) / 3
     np.testing.assert_allclose(found, np.tanh(climbed), atol=1e-5)
 
 
-def test_without_a_second_there_is_none_to_join() -> None:
-    with pytest.raises(UsageError) as raised:
-        Hint("input", "vgg-w4", classifier(), joined=True)
-    assert str(raised.value) == "hint.joined is True, and there is no hint.second to join"
-
-
 @pytest.mark.parametrize("name", GENERATORS)
-def test_a_network_heeds_both_that_are_joined(name) -> None:
-    hint, x, budgets = joined("multiscale"), images(), np.full(4, 8)
+def test_a_network_heeds_all_that_are_asked(name) -> None:
+    hint, x, budgets = asked_at_once("multiscale"), images(), np.full(4, 8)
     network = build_network(
         parse_arch({"name": name, "width": 4}), Epsilons(), channels=3, seed=0, hint=hint
     )
     with chainer.using_config("train", False):
         before = network.perturbation(x, budgets).array
-        other = Hint("input", "resnet8-w4", classifier("resnet8-w4"))
-        network.hint = replace(hint, second=other)
+        other = Hint("input", "resnet8-w8", classifier("resnet8-w8"))
+        network.hint = replace(hint, beside=(hint.beside[0], other))
         assert np.abs(network.perturbation(x, budgets).array - before).max() > 1e-5
 
 

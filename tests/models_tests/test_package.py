@@ -348,23 +348,55 @@ def test_a_second_classifier_travels_with_the_package(turning: Path, package: Pa
     assert not (turning / "second.npz").exists()
 
 
-def test_two_that_are_asked_at_once_travel_so(turning: Path, tmp_path: Path) -> None:
-    by_turns, before = load_package(turning)
-    hint = replace(by_turns.hint, joined=True)
+@pytest.fixture
+def accompanied(turning: Path, tmp_path: Path) -> Path:
+    """A package whose hint asks two more classifiers at once."""
+    by_turns, _ = load_package(turning)
+    beside = tuple(
+        Hint("input", text, classifiers.build(text, channels=1, classes=7, size=12, seed=7))
+        for text in ("resnet8-w4", "vgg-w2")
+    )
+    hint = replace(by_turns.hint, beside=beside)
     network = build(by_turns.arch, by_turns.epsilons, channels=1, seed=0, hint=hint)
-    save_package(tmp_path / "joined", network, RECORD)
-    found, card = load_package(tmp_path / "joined")
-    assert found.hint.joined
-    assert not by_turns.hint.joined
-    np.testing.assert_array_equal(attacked(found), attacked(network))
-    text = (tmp_path / "joined" / "CARD.md").read_text()
-    assert ", beside `plain-w4` (second.npz, sha256 `" in text
-    assert "an attack costs 3 passes there and back of such a classifier" in text
-    apart = card.model_copy(update={"hint": card.hint.model_copy(update={"joined": False})})
+    save_package(tmp_path / "accompanied", network, RECORD)
+    return tmp_path / "accompanied"
+
+
+def test_those_that_are_asked_at_once_travel_along(turning: Path, accompanied: Path) -> None:
+    found, card = load_package(accompanied)
+    again, _ = load_package(accompanied)
+    assert [other.text for other in found.hint.beside] == ["resnet8-w4", "vgg-w2"]
+    assert {path.name for path in accompanied.glob("*.npz")} == {
+        "beside-1.npz", "beside-2.npz", "hint.npz", "second.npz", "weights.npz",
+    }  # fmt: skip
+    np.testing.assert_array_equal(attacked(found), attacked(again))
+    found.hint = replace(found.hint, beside=found.hint.beside[::-1])
+    assert np.abs(attacked(found) - attacked(again)).max() > 1e-4
+    text = (accompanied / "CARD.md").read_text()
+    assert ", beside `resnet8-w4` (beside-1.npz, sha256 `" in text
+    assert ", beside `vgg-w2` (beside-2.npz, sha256 `" in text
+    assert "an attack costs 4 passes there and back of such a classifier" in text
+    apart = card.model_copy(update={"hint": card.hint.model_copy(update={"beside": ()})})
     assert apart.digest != card.digest
-    # Packages of before any could be joined are still called what they were.
+    save_package(
+        accompanied, load_package(turning)[0], RECORD
+    )  # replaces it, with all of its files
+    assert not (accompanied / "beside-1.npz").exists()
+
+
+def test_one_that_is_asked_at_once_and_is_away_or_another_is_refused(accompanied: Path) -> None:
+    shutil.copy(accompanied / "second.npz", accompanied / "beside-2.npz")
+    with pytest.raises(DataError, match=r"beside-2\.npz' lacks"):
+        load_package(accompanied)
+    (accompanied / "beside-2.npz").unlink()
+    with pytest.raises(DataError, match=r"has no beside-2\.npz, which package\.json describes"):
+        load_package(accompanied)
+
+
+def test_packages_of_before_any_could_be_asked_at_once_are_called_what_they_were(turning) -> None:
+    _, before = load_package(turning)
     facts = before.model_dump(include={"arch", "epsilons", "channels", "weights", "hint"})
-    del facts["hint"]["joined"], facts["hint"]["second"]["joined"]
+    del facts["hint"]["beside"], facts["hint"]["second"]["beside"]
     assert before.digest == sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

@@ -134,10 +134,10 @@ def test_steps_that_add_up_and_hints_that_are_climbed_answer_alike(fields, steps
 
 @pytest.mark.parametrize("steps", [0, 1, 3])
 @pytest.mark.parametrize("name", GENERATORS)
-def test_two_classifiers_that_are_asked_at_once_answer_alike(name: str, steps: int) -> None:
+def test_classifiers_that_are_asked_at_once_answer_alike(name: str, steps: int) -> None:
     with chainer.using_config("dtype", np.dtype(np.float64)):
-        second = hint_of("input", "vgg-w2")
-    climb = {"steps": steps, "gain": 0.7, "second": second, "joined": True}
+        second, *beside = (hint_of("input", text) for text in ("vgg-w2", "plain-w2", "resnet8-w2"))
+    climb = {"steps": steps, "gain": 0.7, "second": second, "beside": tuple(beside)}
     check_equal_in_float64({"name": name, "mode": "film"}, "multiscale", **climb)
 
 

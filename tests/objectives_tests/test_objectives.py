@@ -187,6 +187,20 @@ def test_a_second_classifier_is_one_that_the_attack_trains_on(attack) -> None:
     )
 
 
+def test_those_asked_beside_the_first_are_of_those_that_the_attack_trains_on(attack) -> None:
+    given = {"kind": "multiscale", "classifier": "plain-w8"}
+    hint = attack.hint(changed(hint={**given, "beside": {"resnet8-w4": True}}), World())
+    assert [(h.kind, h.text) for h in hint.beside] == [("input", "resnet8-w4")]
+    assert hint.beside[0].classifier is attack._classifiers["resnet8-w4"]
+    assert not attack.hint(changed(hint={**given, "beside": {"resnet8-w4": False}}), World()).beside
+    with pytest.raises(UsageError) as raised:
+        attack.hint(changed(hint={**given, "beside": {"vgg-w4": True}}), World())
+    assert str(raised.value) == (
+        "hint.beside is 'vgg-w4', and hints come from what the attack trains on; "
+        "allowed: plain-w8, resnet8-w4"
+    )
+
+
 def test_a_hint_is_loaded_alone_where_nothing_was_prepared(attack, monkeypatch) -> None:
     fresh, asked = AttackObjective(**TINY), []
 

@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from models.generators import GENERATORS
+from models.hints import is_carried
 from objectives.spec import AttackSpec, suggest
 from study.errors import UsageError
 from study.objective import explain
@@ -95,7 +96,7 @@ def _corner(wanted: dict[str, object]) -> tuple[AttackSpec, dict[str, object]]:
         ("hint.classifier", "hint.kind", ("input", "multiscale")),
         ("hint.steps", "hint.kind", ("input", "multiscale")),
         ("hint.gain", "hint.steps", (1, 2, 3)),
-        ("hint.second", "hint.kind", ("input", "multiscale")),
+        ("hint.second", "hint.steps", (2, 3)),
         ("arch.steps", "arch.name", ("recurrent",)),
         ("arch.update", "arch.name", ("recurrent",)),
         *((f"targets.weight.{text}", "targets.weighting", ("weighted",)) for text in TARGETS),
@@ -114,15 +115,18 @@ def test_one_target_is_not_weighed(targets) -> None:
     assert not [name for name in asked if name.startswith("targets.")]
 
 
-def test_a_second_classifier_is_joined_unless_it_takes_turns() -> None:
+def test_any_other_classifier_may_be_asked_beside_the_first() -> None:
     found = set()
     for seed in range(300):
         spec, point = drawn(seed)
         hint = spec.hint
-        assert ("hint.joined" in point) == (hint.second is not None and hint.steps > 1)
-        if hint.second is not None:
-            found.add((hint.steps > 1, hint.joined))
-    assert found == {(False, True), (True, False), (True, True)}
+        others = {text for text in TARGETS if is_carried(text)} - {hint.classifier}
+        assert set(hint.beside) == (others if hint.kind != "none" else set())
+        assert {f"hint.beside.{text}" for text in hint.beside} == {
+            n for n in point if "beside" in n
+        }
+        found.add((hint.classifier, sum(hint.beside.values())))
+    assert {asked for _, asked in found} >= {0, 1}
 
 
 def test_a_specs_weights_are_parameters_of_their_own() -> None:
@@ -225,8 +229,12 @@ def test_specs_are_frozen(place) -> None:
         ),
         ({"hint.classifier": "vgg"}, "hint is {'classifier': 'vgg'}: a classifier goes with every"),
         (
-            {"hint.kind": "input", "hint.classifier": "vgg", "hint.joined": True},
-            "hint is {'kind': 'input', 'classifier': 'vgg', 'joined': True}: joined needs a second",
+            {"hint.kind": "input", "hint.classifier": "vgg", "hint.beside.vgg": True},
+            "hint is {'kind': 'input', 'classifier': 'vgg', 'beside': {'vgg': True}}: a classifier is not asked",
+        ),
+        (
+            {"hint.beside.vgg": True},
+            "hint is {'beside': {'vgg': True}}: without a hint there is none to ask others beside",
         ),
         ({"hint.steps": 1}, "hint is {'steps': 1}: without a hint there is nothing to climb in"),
         (
