@@ -33,6 +33,7 @@ RECIPE: Mapping[str, Any] = {
 # What is different in each network that may be released.
 CANDIDATES: Mapping[str, Mapping[str, Any]] = {
     "asked": {},
+    "asked-margin-5": {"loss.confidence": 5.0},
     "asked-wide": {"arch.width": 24, "optimizer.lr": 2e-3},
     "asked-strided": {"arch.downs": 2, "arch.blocks": 4},
 }

@@ -36,7 +36,8 @@ EPSILONS = (4, 8, 16)
 def main() -> None:
     given = _without_the_second()
     objective = AttackObjective(**given.model_dump())
-    network = retrain(objective, spec_of(given), 1, World(), {"part": "steps"}).network
+    spec = spec_of(conditions(quick=QUICK))
+    network = retrain(objective, spec, 1, World(), {"part": "steps"}).network
     nets = load_targets(
         (*given.train, *given.tune), objective.data, given.classifier_images, World()
     )

@@ -35,7 +35,7 @@ from objectives.targets import check_disjoint
 from study.errors import UsageError
 
 SETTINGS = {
-    "data": "digits", "train": ("plain-w2", "plain-w3"), "tune": ("plain-w2@1",),
+    "data": "digits", "train": ("plain-w2", "plain-w3", "vgg-w3"), "tune": ("plain-w2@1",),
     "report": ("plain-w2@2", "vgg-w2"), "classifier_images": 64, "tune_images": 10,
 }  # fmt: skip
 RECIPE = {"arch.name": "resnet", "arch.width": 4, "arch.downs": 1, "arch.blocks": 0, "batch.size": 8,
@@ -124,7 +124,7 @@ print(bench_attack.NAME, bench_attack.conditions(quick=True).data)
 class TestTraining:
     def test_a_part_that_is_there_is_not_trained_again(self, workshop, capsys) -> None:
         train_attack.main(["release"])
-        package = workshop / "runs" / "release" / "strided-1" / "package.json"
+        package = workshop / "runs" / "release" / "asked-1" / "package.json"
         before = package.stat().st_mtime_ns
         train_attack.main(["release"])
         assert package.stat().st_mtime_ns == before
@@ -143,7 +143,7 @@ class TestTraining:
         for name, (network, card) in found.items():
             targets, epsilons, hints, seed = (int(part[-1]) for part in name.split("-"))
             record = card.record
-            assert len(record["conditions"]["train"]) == 1 + targets
+            assert len(record["conditions"]["train"]) == (3 if targets else 1)
             assert len(card.epsilons.trained) == (13 if epsilons else 1)
             assert (network.hint is not None) == bool(hints)
             assert record["seed"] == seed
@@ -315,7 +315,8 @@ class TestBench:
             "cifar10", "cifar10:steps=8", "mi-fgsm", "noop", "random",
         }  # fmt: skip
         assert (card.hint.steps, card.hint.gain) == (release_attack.STEPS, release_attack.GAIN)
-        assert card.hint.second.classifier == card.record["conditions"]["train"][1]
+        _, *others = card.record["conditions"]["train"]
+        assert [h.classifier for h in (card.hint.second, *card.hint.beside)] == others
         network, _ = load_package(shelf / "cifar10")
         for array in weights.arrays(network).values():
             np.testing.assert_array_equal(array, array.astype(np.float16))
