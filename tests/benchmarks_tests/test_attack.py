@@ -35,7 +35,7 @@ from objectives.targets import check_disjoint
 from study.errors import UsageError
 
 SETTINGS = {
-    "data": "digits", "train": ("plain-w2", "plain-w3", "vgg-w3"), "tune": ("plain-w2@1",),
+    "data": "digits", "train": ("plain-w2", "plain-w3", "resnet8-w2"), "tune": ("plain-w2@1",),
     "report": ("plain-w2@2", "vgg-w2"), "classifier_images": 64, "tune_images": 10,
 }  # fmt: skip
 RECIPE = {"arch.name": "resnet", "arch.width": 4, "arch.downs": 1, "arch.blocks": 0, "batch.size": 8,
