@@ -89,7 +89,8 @@ class _Whole:
         facts = {"maps": True, "size": size, "steps": 0, "gain": 1.0, **graph(traced)}
         hint = attack_network.Hint(facts, tensors(traced.arrays))
         self.module = hint.to(memory_format=torch.channels_last).eval()
-        self.link = TorchModule("whole", _Last(self.module), classifier.classes, b"")
+        name = type(classifier).__name__  # for what torch says, such as that memory is short
+        self.link = TorchModule(name, _Last(self.module), classifier.classes, b"")
 
 
 class _Last(torch.nn.Module):  # type: ignore[misc]

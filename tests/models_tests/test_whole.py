@@ -13,10 +13,11 @@ from models.classifiers import Classifier, build, defend, freeze
 from models.defences import split_defences
 from models.hints import Hint
 from models.kernels import choice
+from study.errors import UsageError
 
 torch = pytest.importorskip("torch")
 
-from models.pytorch import whole  # noqa: E402
+from models.pytorch import attack_network, whole  # noqa: E402
 from models.pytorch.tracing import fold, trace_classifier  # noqa: E402
 
 TEXTS = ("resnet8-w4", "vgg-w4", "plain-w4", "mobilenet-w4")
@@ -64,6 +65,20 @@ def test_a_second_call_before_the_first_went_backward_changes_nothing(net) -> No
     whole.logits(net, other)
     y = chainer.Variable(IMAGES.copy())
     np.testing.assert_allclose(gradient(first, x), gradient(net(y), y), rtol=1e-3, atol=1e-5)
+
+
+def test_what_torch_says_is_told_with_the_family_of_the_classifier(net, monkeypatch) -> None:
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee also ..")
+
+    assert whole.logits(net, IMAGES) is not None
+    monkeypatch.setattr(attack_network.Hint, "answers", full)
+    with pytest.raises(UsageError) as raised:
+        whole.logits(net, IMAGES)
+    assert str(raised.value) == (
+        f"classifier {type(net).__name__!r} fails on images of shape (5, 3, 16, 16): OutOfMemoryError: "
+        "CUDA out of memory. Tried to allocate 2.00 GiB."
+    )
 
 
 @pytest.mark.parametrize("kind", ["input", "multiscale"])
