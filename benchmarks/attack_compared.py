@@ -133,16 +133,17 @@ def tuning(compared: Compared) -> Iterator[Claim]:
         )  # fmt: skip
 
 
-def convergence(tune_errors: Sequence[float], noise: float) -> Claim:
+def convergence(tune_errors: Sequence[float], noise: float, iterated: float) -> Claim:
     """Count the winner's seeds whose tune error is at least twice that of random noise.
 
     Args:
         tune_errors: of each seed, at the budget of `noise`; shares.
         noise: the tune error of random noise.
+        iterated: that of MI-FGSM, which says whether the threshold is in reach of any attack.
     """
     converged = sum(error >= 2 * noise for error in tune_errors)
     each = ", ".join(f"{100 * error:.1f}" for error in tune_errors)
     return Claim(
         "seeds of the winner that converge: tune error at epsilon 8 at least twice random noise's",
-        converged, "seeds", len(tune_errors), "larger", note=f"{each} %; noise {100 * noise:.1f} %",
+        converged, "seeds", len(tune_errors), "larger", note=f"{each} %; noise {100 * noise:.1f} %, MI-FGSM {100 * iterated:.1f} %",
     )  # fmt: skip

@@ -310,7 +310,8 @@ def _told(bench: Bench, part: str, loaded: Mapping[str, Any]) -> Iterator[Claim]
     if part == "seeds":
         winners = [loaded[name][1].record["tune errors"] for name in compared.seeds("winner")]
         noise = bench.tune_error(random_sign)
-        yield convergence([errors[str(EPSILON)] for errors in winners], noise)
+        iterated = bench.tune_error(bench.kept(MI_FGSM))
+        yield convergence([errors[str(EPSILON)] for errors in winners], noise, iterated)
 
 
 _TOLD = {"factorial": effects, "specialists": specialists, "seeds": tuning}
