@@ -145,5 +145,6 @@ def convergence(tune_errors: Sequence[float], noise: float, iterated: float) -> 
     each = ", ".join(f"{100 * error:.1f}" for error in tune_errors)
     return Claim(
         "seeds of the winner that converge: tune error at epsilon 8 at least twice random noise's",
-        converged, "seeds", len(tune_errors), "larger", note=f"{each} %; noise {100 * noise:.1f} %, MI-FGSM {100 * iterated:.1f} %",
+        converged, "seeds", len(tune_errors), "larger",
+        note=f"{each} %; noise {100 * noise:.1f} %, MI-FGSM {100 * iterated:.1f} %",
     )  # fmt: skip
