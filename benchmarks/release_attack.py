@@ -30,7 +30,7 @@ from study.world import World
 
 __all__ = ["GAIN", "STEPS", "main", "verdict"]
 
-STEPS, GAIN = 2, 1.5
+STEPS, GAIN = 2, 2.5
 AFTER = "weights rounded to half precision; steps, gain and a second classifier set, which training does without"
 
 
