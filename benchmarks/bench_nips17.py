@@ -1,7 +1,7 @@
 """`make bench-nips17`: a study on the images of the NIPS'17 contest, and what its winner does to classifiers of ImageNet.
 
-The contest's entries trained on GPUs for days; here a processor has minutes, so images are shrunk to 96 x 96 and classifiers
-are small MobileNets. It says how far that reaches, not how far attack networks go.
+Team iwiwi trained on 128 GPUs; here a processor core has minutes, so images are shrunk to 96 x 96 and classifiers are small
+MobileNets. It says how far that reaches, not how far attack networks go.
 
     train   MobileNet v1, width 0.25 and 0.5: 128 and 160 pixels
     tune    MobileNet v1, width 0.75: 192 pixels
@@ -12,8 +12,6 @@ images beside baselines with gradients of the train classifiers. What is there i
 """
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +21,7 @@ import numpy as np
 
 from benchmarks.attack_baseline import MI_FGSM
 from benchmarks.claims import Claim, write
+from benchmarks.command_line import assigned, jigsaw
 from models.classifiers import resize
 from models.package import load_package, save_package
 from models.pixels import to_bytes, to_unit
@@ -34,7 +33,6 @@ from objectives.measures import Answers, difference
 from objectives.retraining import retrain
 from objectives.spec import AttackSpec
 from objectives.targets import load_targets
-from study.errors import JigsawError
 from study.search.studies import find_trial, load_study
 from study.world import World
 from tests.conftest import DATA
@@ -129,29 +127,14 @@ def _claims(answers: Answers, texts: tuple[str, ...], attacks: Any) -> Iterator[
         )  # fmt: skip
 
 
-def _storage() -> str:
-    return f"sqlite:///{FOLDER / 'study.db'}"
-
-
 def _search() -> None:
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    settings = [
-        f"--set={name}={','.join(value) if isinstance(value, tuple) else value}"
-        for name, value in _settings().items()
-    ]
-    _jigsaw("create", "nips17", "--exist-ok", "--sampler", "tpe:n_startup_trials=6", *settings)
-    _jigsaw("worker", "nips17", "--total-trials", str(TRIALS))
-
-
-def _jigsaw(*arguments: str) -> None:
-    environment = {**os.environ, "OPTUNA_STORAGE": _storage()}
-    words = [sys.executable, "-m", "study", *arguments]
-    if subprocess.run(words, env=environment, check=False).returncode:
-        raise JigsawError(f"stopped: jigsaw {arguments[0]} failed; go on with the same command")
+    sampler = "tpe:n_startup_trials=6"
+    jigsaw(FOLDER, "create", "nips17", "--exist-ok", "--sampler", sampler, *assigned(_settings()))
+    jigsaw(FOLDER, "worker", "nips17", "--total-trials", str(TRIALS))
 
 
 def _train(package: Path) -> None:
-    best = find_trial(load_study(_storage(), "nips17"), "best")
+    best = find_trial(load_study(f"sqlite:///{FOLDER / 'study.db'}", "nips17"), "best")
     spec = AttackSpec.model_validate_json(best.user_attrs["spec"])
     objective = AttackObjective(**_settings(images=WINNER))
     again = retrain(objective, spec, 1, World(), {"study": "nips17", "trial": best.number})

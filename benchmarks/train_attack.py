@@ -21,9 +21,7 @@ the other results. `DATASET=fashion_mnist` is the other data set, with files and
 
 import json
 import os
-import shlex
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,9 +38,10 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from benchmarks import attack_baseline, attack_cells
-from benchmarks.attack_cells import CELLS, COMPARED, Cell, packages, storage
+from benchmarks.attack_cells import CELLS, COMPARED, Cell, packages
 from benchmarks.attack_classifiers import SUFFIX, conditions
 from benchmarks.claims import RESULTS, command, processor
+from benchmarks.command_line import assigned, jigsaw
 from models import weights
 from models.generators import AttackNetwork
 from models.package import load_package, save_package
@@ -51,7 +50,7 @@ from objectives.data import load
 from objectives.hints import load_hint
 from objectives.retraining import retrain, snapshots_beside
 from objectives.targets import CleanLogits, load_targets
-from study.errors import JigsawError, TrialInterrupted, UsageError
+from study.errors import TrialInterrupted, UsageError
 from study.snapshots import Keeping, discard
 from study.world import World
 
@@ -88,14 +87,18 @@ def absent() -> list[str]:
 
 
 def _study(part: str) -> None:
-    settings = [f"--set={name}={_listed(value)}" for name, value in _given(images=TRIAL)]
+    given = conditions(quick=QUICK, images=TRIAL).model_dump(exclude_defaults=True)
     studies = {"attack": "tpe:n_startup_trials=8", "attack-random": "random"}
     for name, sampler in studies.items():
-        _jigsaw("create", name, "--exist-ok", "--sampler", sampler, *settings)
+        _jigsaw("create", name, "--exist-ok", "--sampler", sampler, *assigned(given))
     names = [*studies] * max(1, JOBS // len(studies))
     with ThreadPoolExecutor(min(JOBS, len(names))) as pool:
         calls = [pool.submit(_jigsaw, "worker", n, "--total-trials", str(TRIALS)) for n in names]
         _wait(pool, calls)
+
+
+def _jigsaw(*arguments: str) -> None:
+    jigsaw(attack_cells.FOLDER, *arguments)
 
 
 def _baseline(part: str) -> None:
@@ -311,25 +314,6 @@ def _row(part: str, name: str, record: Mapping[str, Any]) -> dict[str, Any]:
         "command": record["command"], "date": record["date"],
         "commit": record["code"].get("commit", ""), "machine": record["machine"]["processor"],
     }  # fmt: skip
-
-
-def _given(**changes: Any) -> list[tuple[str, Any]]:
-    return list(conditions(quick=QUICK, **changes).model_dump(exclude_defaults=True).items())
-
-
-def _listed(value: Any) -> str:
-    return ",".join(value) if isinstance(value, list | tuple) else str(value)
-
-
-def _jigsaw(*arguments: str) -> None:
-    attack_cells.FOLDER.mkdir(parents=True, exist_ok=True)
-    print(f"$ jigsaw {shlex.join(arguments)}", file=sys.stderr, flush=True)
-    environment = {**os.environ, "OPTUNA_STORAGE": storage()}
-    words = [sys.executable, "-m", "study", *arguments]
-    if subprocess.run(words, env=environment, check=False).returncode:
-        raise JigsawError(
-            f"stopped: jigsaw {shlex.join(arguments)} failed; go on with the same command"
-        )
 
 
 if __name__ == "__main__":

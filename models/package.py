@@ -327,7 +327,8 @@ def _hint_line(card: HintCard) -> str:
     )
     return (
         f"- hint: `{card.kind}`{climb} from {own}{turns}: besides the network's own pass, an attack costs "
-        f"{passes} of such a classifier, and one more for a second step of a recurrent generator"
+        f"{passes} of such a classifier, and {1 + len(card.beside)} more for a second step of a recurrent "
+        "generator"
     )
 
 
