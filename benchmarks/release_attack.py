@@ -1,5 +1,6 @@
 """`make release-attack`: put the best candidate into models/released, with what `make bench-attack` measured of it.
 
+The best is the one with the largest tune error; `NETWORK=full-1` is another that was trained.
 Run it after `make train-attack PARTS=release`, so that the benchmark finds the network, and again after
 `make bench-attack`, so that its card says how good it is.
 
@@ -7,6 +8,7 @@ What is released climbs its hint's doubt by turns with a second classifier: as m
 as MI-FGSM (docs/decisions/0029).
 """
 
+import os
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -31,6 +33,8 @@ from study.world import World
 __all__ = ["GAIN", "STEPS", "main", "verdict"]
 
 STEPS, GAIN = 2, 1.5
+# One of the trained candidates, in place of the best on the tune set.
+NETWORK = os.environ.get("NETWORK")
 AFTER = "weights rounded to half precision; steps, gain and a second classifier set, which training does without"
 
 
@@ -38,7 +42,11 @@ def main() -> None:
     found = packages("release")
     if not found:
         raise UsageError("nothing to release; run: make train-attack PARTS=release")
-    network, card = load_package(max(found.values(), key=_tune_error))
+    if NETWORK and NETWORK not in found:
+        raise UsageError(f"NETWORK is {NETWORK!r}; allowed: {', '.join(found)}")
+    network, card = load_package(
+        found[NETWORK] if NETWORK else max(found.values(), key=_tune_error)
+    )
     _prepare(network, card.record["conditions"])
     rows = _measured(RESULTS / ERRORS, describe(network).digest)
     said = {"measured": verdict(rows)} if rows else {}

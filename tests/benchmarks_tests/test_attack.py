@@ -166,6 +166,21 @@ class TestTraining:
             others.append(spec)
         assert len(cards) == len(attack_cells.CANDIDATES) > 1
 
+    def test_another_network_is_released_where_it_is_named(
+        self, workshop, shelf, monkeypatch
+    ) -> None:
+        train_attack.main(["release"])
+        found = attack_cells.packages("release")
+        for name, path in found.items():
+            monkeypatch.setattr(release_attack, "NETWORK", name)
+            release_attack.main()
+            spec = load_package(shelf / "cifar10")[1].record["spec"]
+            assert spec == load_package(path)[1].record["spec"]
+        monkeypatch.setattr(release_attack, "NETWORK", "best")
+        with pytest.raises(UsageError) as raised:
+            release_attack.main()
+        assert str(raised.value) == f"NETWORK is 'best'; allowed: {', '.join(found)}"
+
     def test_seeds_that_are_missing_see_as_many_images_as_those_that_are_there(
         self, workshop
     ) -> None:
