@@ -394,7 +394,8 @@ class TestBench:
         whole = small(quick=True)
         assert given.train == tuple(text for text in whole.train if text != whole.train[1])
         assert {text.rpartition("+")[2] for text in given.tune} == {whole.train[1]}
-        assert spec == attack_cells.spec_of(given)
+        assert spec == attack_cells.spec_of(whole)  # which asks no second
+        assert whole.train[1] not in {spec.hint.classifier, *spec.hint.beside}
         found = claims(workshop, bench_attack_steps.NAME)
         names = [name.partition(":")[0] for name in found.index]
         assert names == [
