@@ -30,8 +30,9 @@ RECIPE: Mapping[str, Any] = {
     "optimizer.name": "adam", "optimizer.lr": 4e-3, "optimizer.schedule": "cosine", "batch.size": 32,
     "augment.flip": True, "augment.diversity": 0.5, "hint.kind": "multiscale",
 }  # fmt: skip
-# What is different in each network that may be released.
+# What is different in each network that may be released; `full` is the one that is, and asks the first classifier alone.
 CANDIDATES: Mapping[str, Mapping[str, Any]] = {
+    "full": {"arch.width": 24, "optimizer.lr": 2e-3, "hint.beside": {}},
     "asked": {},
     "asked-margin-5": {"loss.confidence": 5.0},
     "asked-wide": {"arch.width": 24, "optimizer.lr": 2e-3},
@@ -135,7 +136,7 @@ def spec_of(given: AttackSettings, single: int | None = None, **changes: Any) ->
     else:
         parameters["hint.classifier"] = given.train[0]
         # The second takes its turn in the steps after a network's own pass: benchmarks.release_attack.
-        parameters |= {f"hint.beside.{text}": True for text in given.train[2:]}
+        parameters.setdefault("hint.beside", dict.fromkeys(given.train[2:], True))
     return AttackSpec.from_parameters(parameters)
 
 

@@ -31,6 +31,7 @@ from models.package import load_package
 from objectives import retraining
 from objectives.attack import AttackSettings
 from objectives.baselines import baseline
+from objectives.spec import AttackSpec
 from objectives.targets import check_disjoint
 from study.errors import UsageError
 
@@ -84,6 +85,20 @@ def shelf(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def claims(workshop: Path, name: str = bench_attack.NAME) -> pd.DataFrame:
     path = workshop / "results" / f"{name}.csv"
     return pd.read_csv(path, comment="#").set_index("claim")
+
+
+def test_what_is_released_is_still_among_the_candidates(monkeypatch) -> None:
+    _, card = load_package(Path("cifar10"))
+    name = str(card.record["command"]).rpartition("/")[2].rpartition("-")[0]
+    monkeypatch.undo()  # the real recipe and conditions
+    candidate = {"batch.size": 128, **attack_cells.CANDIDATES[name]}
+    spec = attack_cells.spec_of(attack_classifiers.conditions(quick=False), **candidate)
+    ours, theirs = (
+        json.loads(s) for s in (spec.model_dump_json(), json.dumps(card.record["spec"]))
+    )
+    for known in (ours, theirs):  # files are named from where the command ran
+        known["hint"]["classifier"] = Path(known["hint"]["classifier"]).name
+    assert ours == AttackSpec.model_validate(theirs).model_dump(mode="json")
 
 
 @pytest.mark.parametrize("dataset", ["cifar10", "fashion_mnist"])
