@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.attack_classifiers import SUFFIX, conditions
+from benchmarks.command_line import storage
 from objectives.attack import AttackSettings
 from objectives.spec import AttackSpec
 
-__all__ = ["CELLS", "COMPARED", "FOLDER", "Cell", "packages", "spec_of", "storage"]
+__all__ = ["CELLS", "COMPARED", "FOLDER", "Cell", "packages", "spec_of"]
 
 QUICK = bool(os.environ.get("QUICK"))
 FOLDER = Path(f"runs/attack{SUFFIX}{'-quick' if QUICK else ''}")
@@ -111,7 +112,7 @@ def _seeds() -> Iterator[Cell]:
 
     specs = {"default": AttackSpec()}
     for name, study in (("winner", "attack"), ("random-winner", "attack-random")):
-        best = find_trial(load_study(storage(), study), "best")
+        best = find_trial(load_study(storage(FOLDER), study), "best")
         specs[name] = AttackSpec.model_validate_json(best.user_attrs["spec"])
     for name, spec in specs.items():
         yield Cell("seeds", name, spec, conditions(quick=QUICK), seeds=2 if QUICK else 5)
@@ -138,7 +139,3 @@ def spec_of(given: AttackSettings, single: int | None = None, **changes: Any) ->
         # The second takes its turn in the steps after a network's own pass: benchmarks.release_attack.
         parameters.setdefault("hint.beside", dict.fromkeys(given.train[2:], True))
     return AttackSpec.from_parameters(parameters)
-
-
-def storage() -> str:
-    return f"sqlite:///{FOLDER / 'study.db'}"

@@ -1,6 +1,6 @@
 """`make bench-attack-steps`: how far an attack should climb, judged by a train classifier that is left out for it.
 
-What `make release-attack` sets after training is chosen here: a short training of the released recipe without the
+What `make release-attack` sets after training is chosen here: a short training of the benchmark's recipe without the
 second train classifier, which is shown tune images attacked with so many steps of such a gain, itself and behind
 defences. The tune set's own classifiers are weak and of families far from the hint's; they see no difference
 that this one sees (docs/decisions/0029).
@@ -59,7 +59,7 @@ def main() -> None:
         for name, each in found.items()
     ]  # fmt: skip
     facts = {
-        "network": f"the released recipe, {TRAINED:,} images, trained on {len(given.train)} classifiers",
+        "network": f"the benchmark's recipe, {TRAINED:,} images, trained on {len(given.train)} classifiers",
         "judges": "the second train classifier, which it was not trained on, itself and behind defences",
         "images": f"{SHOWN} tune images",
     }

@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.attack_baseline import MI_FGSM
 from benchmarks.claims import Claim, write
-from benchmarks.command_line import assigned, jigsaw
+from benchmarks.command_line import assigned, jigsaw, storage
 from models.classifiers import resize
 from models.package import load_package, save_package
 from models.pixels import to_bytes, to_unit
@@ -43,6 +43,7 @@ QUICK = bool(os.environ.get("QUICK"))
 FOLDER = Path("runs/nips17-quick" if QUICK else "runs/nips17")
 _DATA = os.path.relpath(DATA)
 SIZE = 96
+_SMALL = f"{__spec__.name}:small"
 TRIALS, TRIAL, WINNER = (2, 16, 16) if QUICK else (16, 512, 4_096)
 SHOWN = 10 if QUICK else None  # report images; None for all
 EPSILONS = (8,) if QUICK else (4, 8, 12, 16)
@@ -67,11 +68,11 @@ def _settings(**changes: Any) -> dict[str, Any]:
         return f"npz:{_DATA}/weights/imagenet_{name}.npz"
 
     return {
-        "data": f"{__spec__.name}:small",
+        "data": _SMALL,
         "train": (net("mobilenet_v1_0.25_128"), net("mobilenet_v1_0.5_160")),
         "tune": (net("mobilenet_v1_0.75_192"),),
         "report": (net("mobilenet_v2_1.0_224"), net("squeezenet_v1.0_dc")),
-        "tune_images": 8 if QUICK else len(small().tune.labels),
+        "tune_images": 8 if QUICK else len(load(_SMALL).tune.labels),
         "images": TRIAL,
         "reports": 1,
         **changes,
@@ -134,7 +135,7 @@ def _search() -> None:
 
 
 def _train(package: Path) -> None:
-    best = find_trial(load_study(f"sqlite:///{FOLDER / 'study.db'}", "nips17"), "best")
+    best = find_trial(load_study(storage(FOLDER), "nips17"), "best")
     spec = AttackSpec.model_validate_json(best.user_attrs["spec"])
     objective = AttackObjective(**_settings(images=WINNER))
     again = retrain(objective, spec, 1, World(), {"study": "nips17", "trial": best.number})

@@ -10,18 +10,23 @@ from typing import Any
 
 from study.errors import JigsawError
 
-__all__ = ["assigned", "jigsaw"]
+__all__ = ["assigned", "jigsaw", "storage"]
+
+
+def storage(folder: Path) -> str:
+    """Return the address of the studies in `folder`."""
+    return f"sqlite:///{folder / 'study.db'}"
 
 
 def jigsaw(folder: Path, *arguments: str) -> None:
-    """Run `jigsaw ARGUMENTS` on the studies of `folder`/study.db; both are made where they are missing.
+    """Run `jigsaw ARGUMENTS` on the studies in `folder`; both are made where they are missing.
 
     Raises:
         JigsawError: it failed, or was stopped.
     """
     folder.mkdir(parents=True, exist_ok=True)
     print(f"$ jigsaw {shlex.join(arguments)}", file=sys.stderr, flush=True)
-    environment = {**os.environ, "OPTUNA_STORAGE": f"sqlite:///{folder / 'study.db'}"}
+    environment = {**os.environ, "OPTUNA_STORAGE": storage(folder)}
     words = [sys.executable, "-m", "study", *arguments]
     if subprocess.run(words, env=environment, check=False).returncode:
         raise JigsawError(

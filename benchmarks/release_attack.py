@@ -32,6 +32,7 @@ from study.world import World
 
 __all__ = ["GAIN", "STEPS", "main", "verdict"]
 
+# Of the recipe that strides (docs/decisions/0029); of today's, `make bench-attack-steps` prefers a gain of 2.5.
 STEPS, GAIN = 2, 1.5
 # One of the trained candidates, in place of the best on the tune set.
 NETWORK = os.environ.get("NETWORK")
