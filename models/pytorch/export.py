@@ -155,7 +155,7 @@ def _hint(hint: Hint) -> tuple[dict[str, Any], Traced]:
 
 def _check_known(network: AttackNetwork) -> None:
     known = ("trunk/", "head_w", "head_b", "film/scale", "film/shift")
-    if others := [n for n in sorted(weights.arrays(network)) if not n.startswith(known)]:
+    if others := [n for n in weights.arrays(network) if not n.startswith(known)]:
         raise UsageError(
             f"the network holds {', '.join(others[:4])}: what can be exported to torch is a trunk, "
             "its heads, and how a budget modulates its features"
