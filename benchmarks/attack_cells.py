@@ -4,18 +4,31 @@
 """
 
 import os
+import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.attack_classifiers import SUFFIX, conditions
+from benchmarks.attack_classifiers import SUFFIX, conditions, leave_one_out
 from benchmarks.command_line import storage
+from models.package import load_package
 from objectives.attack import AttackSettings
 from objectives.spec import AttackSpec
+from study.errors import UsageError
 
-__all__ = ["CELLS", "COMPARED", "FOLDER", "Cell", "packages", "spec_of"]
+__all__ = [
+    "CELLS",
+    "COMPARED",
+    "FOLDER",
+    "STUDIES",
+    "Cell",
+    "packages",
+    "searched",
+    "spec_of",
+    "tune_error",
+]
 
 QUICK = bool(os.environ.get("QUICK"))
 FOLDER = Path(f"runs/attack{SUFFIX}{'-quick' if QUICK else ''}")
@@ -24,6 +37,11 @@ RELEASE, BATCH = (128, 32) if QUICK else (400_000, 128)
 RELEASE, BATCH = int(os.environ.get("RELEASE") or RELEASE), int(os.environ.get("BATCH") or BATCH)
 # Networks of each candidate: which one is released is chosen on the tune set, too.
 SEEDS = 1 if QUICK else 3
+# The studies, by what their winners are called.
+STUDIES = {"winner": "attack", "random-winner": "attack-random"}
+# Images that a trial trains on, and shows to what judges it; and how many of the best are trained with more seeds before one
+# is called the winner: the best of twenty trials of one seed each is partly the luckiest.
+TRIAL, SHOWN, FINALISTS = (64, 20, 1) if QUICK else (4_096, 200, 3)
 RECIPE: Mapping[str, Any] = {
     "epsilon.mode": "film", "epsilon.sampling": "small",
     "arch.name": "resnet", "arch.width": 16, "arch.downs": 0, "arch.blocks": 3, "arch.norm": "batch",
@@ -35,9 +53,7 @@ RECIPE: Mapping[str, Any] = {
 CANDIDATES: Mapping[str, Mapping[str, Any]] = {
     "full": {"arch.width": 24, "optimizer.lr": 2e-3, "hint.beside": {}},
     "asked": {},
-    "asked-margin-5": {"loss.confidence": 5.0},
-    "asked-wide": {"arch.width": 24, "optimizer.lr": 2e-3},
-    "asked-strided": {"arch.downs": 2, "arch.blocks": 4},
+    "asked-deep": {"arch.blocks": 5},
 }
 
 
@@ -107,21 +123,55 @@ def _specialists() -> Iterator[Cell]:
         yield Cell("specialists", name, spec_of(given, single), given, seeds=3)
 
 
-def _seeds() -> Iterator[Cell]:
-    from study.search.studies import find_trial, load_study
+def searched(**changes: Any) -> AttackSettings:
+    """Return the conditions of the studies."""
+    return leave_one_out(conditions(quick=QUICK, images=TRIAL, tune_images=SHOWN, **changes))
 
-    specs = {"default": AttackSpec()}
-    for name, study in (("winner", "attack"), ("random-winner", "attack-random")):
-        best = find_trial(load_study(storage(FOLDER), study), "best")
-        specs[name] = AttackSpec.model_validate_json(best.user_attrs["spec"])
-    for name, spec in specs.items():
-        yield Cell("seeds", name, spec, conditions(quick=QUICK), seeds=2 if QUICK else 5)
+
+def _finalists() -> Iterator[Cell]:
+    from study.search.studies import find_trial, load_study
+    from study.search.summary import best_trials
+
+    given = searched(reports=1)
+    for name in STUDIES.values():
+        study = load_study(storage(FOLDER), name)
+        for number in best_trials(study, FINALISTS)["number"]:
+            spec = find_trial(study, str(number)).user_attrs["spec"]
+            spec = AttackSpec.model_validate_json(spec)
+            yield Cell("finalists", f"{name}-{number}", spec, given, seeds=2)
+
+
+def _seeds() -> Iterator[Cell]:
+    given = leave_one_out(conditions(quick=QUICK, reports=1))
+    finalists, seeds = list(_finalists()), 2 if QUICK else 5
+    for name, study in STUDIES.items():
+        own = [cell for cell in finalists if cell.name.rpartition("-")[0] == study]
+        yield Cell("seeds", name, max(own, key=_mean_tune_error).spec, given, seeds)
+    yield Cell("seeds", "default", AttackSpec(), given, seeds)
+
+
+def _mean_tune_error(cell: Cell) -> float:
+    if cell.missing:
+        raise UsageError(
+            f"{cell.place(cell.missing[0])} is not trained; run: make train-attack PARTS=finalists"
+        )
+    return statistics.fmean(tune_error(cell.place(seed)) for seed in cell.numbers)
+
+
+def tune_error(package: Path) -> float:
+    """Return the error of the tune classifiers, mean over budgets, that a trained network's record tells.
+
+    What chooses among networks sees nothing of the report.
+    """
+    errors: Mapping[str, float] = load_package(package)[1].record["tune errors"]
+    return statistics.fmean(errors.values())
 
 
 CELLS: Mapping[str, Callable[[], Iterator[Cell]]] = {
     "release": _release,
     "factorial": _factorial,
     "specialists": _specialists,
+    "finalists": _finalists,
     "seeds": _seeds,
 }
 COMPARED = ("factorial", "specialists", "seeds")

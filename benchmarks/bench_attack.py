@@ -19,7 +19,7 @@ import pandas as pd
 
 from benchmarks.attack_baseline import MI_FGSM, tuned
 from benchmarks.attack_cells import COMPARED, FOLDER, packages
-from benchmarks.attack_classifiers import DATASET, SUFFIX, conditions, pretrained
+from benchmarks.attack_classifiers import DATASET, SUFFIX, conditions, leave_one_out, pretrained
 from benchmarks.attack_compared import (
     Compared,
     cells,
@@ -122,9 +122,11 @@ class Bench:
         images = self.data.report.evenly(count)
         return score(attacks, judges, images.images, images.labels, epsilons, self.world)
 
-    def tune_error(self, attack: Attack) -> float:
-        """Return the mean error of the tune classifiers at EPSILON, as trials are scored."""
-        judges = [self.nets[text] for text in self.given.tune]
+    def tune_error(self, text: str) -> float:
+        """Return the error of a baseline at EPSILON, mean over the judges of trials, as trials are scored."""
+        given = leave_one_out(self.given)
+        judges = [self.nets[judge] for judge in given.tune]
+        attack = baseline(text, [self.nets[target] for target in given.train])
         shown = self.data.tune.evenly(self.given.tune_images)
         found = error_rates(attack, judges, shown.images, shown.labels, [EPSILON], self.world)
         return float(found.mean())
@@ -171,7 +173,8 @@ def load_bench(*names: str) -> Bench:
     given = conditions(quick=QUICK)
     data = load(given.data)
     sets = {name: getattr(given, name) for name in names or _SETS}
-    texts = [text for each in sets.values() for text in each]
+    judges = () if names else leave_one_out(given).tune
+    texts = [text for each in (*sets.values(), judges) for text in each]
     world = mpi_world(_PATIENCE)
     nets = load_targets(texts, data, given.classifier_images, world)
     check_distinct({name: {text: nets[text] for text in each} for name, each in sets.items()})
@@ -309,8 +312,7 @@ def _told(bench: Bench, part: str, loaded: Mapping[str, Any]) -> Iterator[Claim]
     yield from cells(compared)
     if part == "seeds":
         winners = [loaded[name][1].record["tune errors"] for name in compared.seeds("winner")]
-        noise = bench.tune_error(random_sign)
-        iterated = bench.tune_error(bench.kept(MI_FGSM))
+        noise, iterated = bench.tune_error("random"), bench.tune_error(MI_FGSM)
         yield convergence([errors[str(EPSILON)] for errors in winners], noise, iterated)
 
 

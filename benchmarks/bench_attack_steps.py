@@ -14,10 +14,10 @@ import numpy as np
 
 from benchmarks.attack_baseline import MI_FGSM
 from benchmarks.attack_cells import spec_of
-from benchmarks.attack_classifiers import SUFFIX, conditions, defended
+from benchmarks.attack_classifiers import SUFFIX, conditions, leave_one_out
 from benchmarks.claims import Claim, write
 from models.generators import AttackNetwork
-from objectives.attack import AttackObjective, AttackSettings
+from objectives.attack import AttackObjective
 from objectives.baselines import baseline
 from objectives.evaluation import Attack, error_rates, network_attack
 from objectives.retraining import retrain
@@ -34,7 +34,7 @@ EPSILONS = (4, 8, 16)
 
 
 def main() -> None:
-    given = _without_the_second()
+    given = leave_one_out(conditions(quick=QUICK, images=TRAINED, reports=1))
     objective = AttackObjective(**given.model_dump())
     spec = spec_of(conditions(quick=QUICK))
     network = retrain(objective, spec, 1, World(), {"part": "steps"}).network
@@ -64,14 +64,6 @@ def main() -> None:
         "images": f"{SHOWN} tune images",
     }
     write(NAME, claims, facts, "bench-attack-steps")
-
-
-def _without_the_second() -> AttackSettings:
-    given = conditions(quick=QUICK, images=TRAINED, reports=1)
-    first, second, *others = given.train
-    # No report classifier stands behind the defences that judge here.
-    changes = {"train": (first, *others), "tune": defended(second), "report": given.report[-1:]}
-    return given.model_copy(update=changes)
 
 
 def _climbing(network: AttackNetwork) -> dict[str, Attack]:

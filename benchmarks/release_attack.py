@@ -9,7 +9,6 @@ as MI-FGSM (docs/decisions/0029).
 """
 
 import os
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.attack_baseline import MI_FGSM
-from benchmarks.attack_cells import packages
+from benchmarks.attack_cells import packages, tune_error
 from benchmarks.bench_attack import ERRORS, OURS, OURS_FURTHER
 from benchmarks.claims import RESULTS
 from models import released
@@ -45,9 +44,7 @@ def main() -> None:
         raise UsageError("nothing to release; run: make train-attack PARTS=release")
     if NETWORK and NETWORK not in found:
         raise UsageError(f"NETWORK is {NETWORK!r}; allowed: {', '.join(found)}")
-    network, card = load_package(
-        found[NETWORK] if NETWORK else max(found.values(), key=_tune_error)
-    )
+    network, card = load_package(found[NETWORK] if NETWORK else max(found.values(), key=tune_error))
     _prepare(network, card.record["conditions"])
     rows = _measured(RESULTS / ERRORS, describe(network).digest)
     said = {"measured": verdict(rows)} if rows else {}
@@ -61,11 +58,6 @@ def _prepare(network: AttackNetwork, given: Mapping[str, Any]) -> None:
     known = load_targets([second], load(given["data"]), given["classifier_images"], World())
     asked = Hint("input", parse_target(second)[0], known[second])
     network.hint = replace(network.hint, steps=STEPS, gain=GAIN, second=asked)
-
-
-def _tune_error(path: Path) -> float:
-    """The mean over budgets: what chooses among candidates sees nothing of the report."""
-    return statistics.fmean(load_package(path)[1].record["tune errors"].values())
 
 
 def verdict(rows: Sequence[dict[str, Any]]) -> str:

@@ -1,6 +1,7 @@
 """`make train-attack`: train what `make bench-attack` evaluates; one part, or all of them one after another.
 
     study         two studies of equal length: `attack` (TPE) and `attack-random`
+    finalists     the three best trials of each study with two more seeds: the best on the tune set is its winner
     release       the candidates for models/released, RELEASE=400000 images in batches of BATCH=128, 3 seeds
                   each; the best on the tune set is released
     baseline      what the network is compared with: see `benchmarks.attack_baseline`
@@ -24,7 +25,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -38,7 +39,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from benchmarks import attack_baseline, attack_cells
-from benchmarks.attack_cells import CELLS, COMPARED, Cell, packages
+from benchmarks.attack_cells import CELLS, COMPARED, STUDIES, Cell, packages, tune_error
 from benchmarks.attack_classifiers import SUFFIX, conditions
 from benchmarks.claims import RESULTS, command, processor
 from benchmarks.command_line import assigned, jigsaw
@@ -59,8 +60,8 @@ __all__ = ["PARTS", "absent", "main", "round_weights"]
 QUICK = bool(os.environ.get("QUICK"))
 # Trainings at a time.
 JOBS = int(os.environ.get("JOBS") or 1)
-# Trials of each study, images that a trial sees, and what a compared network may cost.
-TRIALS, TRIAL = (2, 64) if QUICK else (20, 4_096)
+# Trials of each study, and what a compared network may cost.
+TRIALS = 2 if QUICK else 20
 SECONDS = int(os.environ.get("SECONDS") or (1 if QUICK else 600))
 
 
@@ -87,10 +88,12 @@ def absent() -> list[str]:
 
 
 def _study(part: str) -> None:
-    given = conditions(quick=QUICK, images=TRIAL).model_dump(exclude_defaults=True)
-    studies = {"attack": "tpe:n_startup_trials=8", "attack-random": "random"}
-    for name, sampler in studies.items():
-        _jigsaw("create", name, "--exist-ok", "--sampler", sampler, *assigned(given))
+    given = attack_cells.searched()
+    # With a seed of their own, so that they share no trial but the default's.
+    studies = dict(zip(STUDIES.values(), ("tpe:n_startup_trials=8", "random"), strict=True))
+    for seed, (name, sampler) in enumerate(studies.items()):
+        told = ("--exist-ok", "--sampler", sampler, "--seed", str(seed), "--set=seed=0")
+        _jigsaw("create", name, *told, *assigned(given.model_dump(exclude_defaults=True)))
     names = [*studies] * max(1, JOBS // len(studies))
     with ThreadPoolExecutor(min(JOBS, len(names))) as pool:
         calls = [pool.submit(_jigsaw, "worker", n, "--total-trials", str(TRIALS)) for n in names]
@@ -156,6 +159,7 @@ def _wait(pool: Executor, calls: Sequence[Future[None]]) -> None:
 
 PARTS = {
     "study": _study,
+    "finalists": _networks,
     "release": _networks,
     "baseline": _baseline,
     "factorial": _networks,
@@ -289,7 +293,7 @@ def _clock(place: Path) -> Path:
 def _gather() -> None:
     """Write one row per trained network of every part."""
     rows = [
-        _row(part, name, load_package(path)[1].record)
+        _row(part, name, path)
         for part in PARTS for name, path in packages(part).items()
     ]  # fmt: skip
     if rows:
@@ -303,12 +307,13 @@ def _gather() -> None:
         print(table.to_string(index=False))
 
 
-def _row(part: str, name: str, record: Mapping[str, Any]) -> dict[str, Any]:
+def _row(part: str, name: str, path: Path) -> dict[str, Any]:
+    record = load_package(path)[1].record
     tune = record["tune errors"]
     return {
         "part": part, "network": name, "seed": record["seed"],
         "images": record["conditions"]["images"],
-        "tune_error": statistics.fmean(tune.values()),
+        "tune_error": tune_error(path),
         **{f"tune_error.eps{int(epsilon):02d}": error for epsilon, error in tune.items()},
         "seconds": record["seconds"], "processor_seconds": record["processor seconds"],
         "command": record["command"], "date": record["date"],

@@ -60,8 +60,8 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("benchmarks.claims.RESULTS", tmp_path / "results")
     changes = {
         attack_cells: {"QUICK": False, "FOLDER": tmp_path / "runs", "RELEASE": 8, "BATCH": 8, "SEEDS": 1,
-                       "RECIPE": RECIPE},
-        train_attack: {"QUICK": False, "TRIALS": 1, "TRIAL": 8, "SECONDS": 1e-6},
+                       "RECIPE": RECIPE, "TRIAL": 8, "SHOWN": 10, "FINALISTS": 2},
+        train_attack: {"QUICK": False, "TRIALS": 1, "SECONDS": 1e-6},
         attack_baseline: {"CHOSEN": tmp_path / "results" / "attack_baseline.csv", "IMAGES": 5,
                           "CANDIDATES": ("fgsm", "noop")},
         bench_attack: {"IMAGES": 10, "COMPARED_IMAGES": 10, "CHECKED": 10, "EPSILONS": (4, 8)},
@@ -277,12 +277,20 @@ class TestTraining:
         with pytest.raises(UsageError) as raised:
             train_attack.main(["factorials"])
         assert str(raised.value).startswith(
-            "part 'factorials' is unknown; allowed: study, release,"
+            "part 'factorials' is unknown; allowed: study, finalists,"
         )
 
     @pytest.mark.slow
     def test_studies_go_on_and_their_winners_are_trained_again(self, workshop) -> None:
-        train_attack.main(["study", "study", "seeds"])
+        train_attack.main(["study", "study"])
+        with pytest.raises(
+            UsageError, match=r"attack-0-1 is not trained; run: make train-attack PARTS=finalists$"
+        ):
+            train_attack.main(["seeds"])
+        train_attack.main(["finalists", "seeds"])
+        assert set(attack_cells.packages("finalists")) == {
+            f"{study}-0-{seed}" for study in ("attack", "attack-random") for seed in (1, 2)
+        }
         assert set(attack_cells.packages("seeds")) == {
             f"{name}-{seed}"
             for name in ("winner", "random-winner", "default")
@@ -315,7 +323,7 @@ class TestBench:
         assert "released network: none" in text
         assert "tuned baseline: none" in text
         assert (
-            "not run, so not here: study, release, baseline, factorial, specialists, seeds" in text
+            "not run, so not here: study, finalists, release, baseline, factorial, specialists, seeds" in text
         )
         assert not any("cifar10" in claim for claim in claims(workshop).index)
 
@@ -408,7 +416,7 @@ class TestBench:
         ((given, spec),) = trained
         whole = small(quick=True)
         assert given.train == tuple(text for text in whole.train if text != whole.train[1])
-        assert {text.rpartition("+")[2] for text in given.tune} == {whole.train[1]}
+        assert given.tune == (whole.train[1], f"resize:0.8+{whole.train[1]}", *whole.tune)
         assert spec == attack_cells.spec_of(whole)  # which asks no second
         assert whole.train[1] not in {spec.hint.classifier, *spec.hint.beside}
         found = claims(workshop, bench_attack_steps.NAME)
