@@ -13,7 +13,12 @@ Long training makes u so large that no step would move p: what counts is where u
 g_1 is the gradient at the clean image, which the network has looked at anyway, and g_k the one at the image as
 p_(k-1) perturbs it: gradients add up as in MI-FGSM, and what was learned is where they begin. Where there is a
 second classifier, every other step asks that one. Others may be asked at once, beside the first, whenever the
-network looks: then it sees the gradients of all of them, and g_1 is the mean of all.
+network looks: then it sees the gradients of all of them, and
+
+    g_1 = g / mean|g| + the mean of the others' g / mean|g|,
+
+in which the first counts as much as all others together: small classifiers help against others of their kind, and
+lead away from what fools a large one.
 
 Source: Kurakin et al. 2018, "Adversarial Attacks and Defences Competition", sec. 5.3 (team iwiwi); its
 released network: https://github.com/pfnet-research/nips17-adversarial-attack. Dong et al. 2018, "Boosting
@@ -143,8 +148,7 @@ class Hint:
             if step:
                 asked = self.second if self.second and step % 2 else self
                 look = asked._look(xp.clip(images + budget * p, 0, 1), look.labels, deep=False)
-            steepest = [_over_its_mean(gradient) for gradient in look.gradients]
-            u = u + self.gain * sum(steepest) / len(steepest)
+            u = u + self.gain * _steepest(*look.gradients)
             p = xp.tanh(u)
         found: NDArray[np.floating] = p
         return found
@@ -216,6 +220,14 @@ def _map(activation: NDArray[Any], gradient: NDArray[Any]) -> NDArray[Any]:
 
 def _over_its_mean(a: Any) -> Any:
     return a / (abs(a).mean(axis=(1, 2, 3), keepdims=True) + _TINY)
+
+
+def _steepest(first: Any, *others: Any) -> Any:
+    """Return the direction of a step, of mean size 1."""
+    direction = _over_its_mean(first)
+    if not others:
+        return direction
+    return _over_its_mean(direction + sum(map(_over_its_mean, others)) / len(others))
 
 
 def _root_mean_square(a: NDArray[Any]) -> NDArray[Any]:

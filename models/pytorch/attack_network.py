@@ -297,7 +297,7 @@ class Hint(torch.nn.Module):  # type: ignore[misc]
             if step:
                 asked = second if step % 2 else self
                 _, *gradients, _ = asked(torch.clamp(x + budget * p, 0, 1), look.labels, deep=False)
-            u = u + self.gain * sum(map(_over_its_mean, gradients)) / len(gradients)
+            u = u + self.gain * _steepest(*gradients)
             p = torch.tanh(u)
         return p
 
@@ -308,6 +308,13 @@ def _even(a: Tensor) -> Tensor:
 
 def _over_its_mean(a: Tensor) -> Tensor:
     return a / (a.abs().mean((1, 2, 3), keepdim=True) + _TINY)
+
+
+def _steepest(first: Tensor, *others: Tensor) -> Tensor:
+    direction = _over_its_mean(first)
+    if not others:
+        return direction
+    return _over_its_mean(direction + sum(map(_over_its_mean, others)) / len(others))
 
 
 def _graph(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Graph:
