@@ -90,7 +90,7 @@ def absent() -> list[str]:
 def _study(part: str) -> None:
     given = attack_cells.searched()
     # With a seed of their own, so that they share no trial but the default's.
-    studies = dict(zip(STUDIES.values(), ("tpe:n_startup_trials=8", "random"), strict=True))
+    studies = dict(zip(STUDIES.values(), ("tpe:n_startup_trials=6", "random"), strict=True))
     for seed, (name, sampler) in enumerate(studies.items()):
         told = ("--exist-ok", "--sampler", sampler, "--seed", str(seed), "--set=seed=0")
         _jigsaw("create", name, *told, *assigned(given.model_dump(exclude_defaults=True)))

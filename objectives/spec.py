@@ -238,7 +238,7 @@ def _suggest_hint(trial: Suggester, classifiers: Sequence[str]) -> dict[str, Sca
     steps = trial.suggest_categorical("hint.steps", (0, 1, 2, 3))
     parameters = {"hint.kind": kind, "hint.classifier": chosen, "hint.steps": steps}
     if steps:
-        parameters["hint.gain"] = trial.suggest_float("hint.gain", 0.1, 3.0, log=True)
+        parameters["hint.gain"] = trial.suggest_float("hint.gain", 0.3, 10.0, log=True)
     if steps > 1:
         parameters["hint.second"] = trial.suggest_categorical("hint.second", (None, *classifiers))
     others = [f"hint.beside.{text}" for text in classifiers if text != chosen]
