@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.attack_classifiers import SUFFIX, conditions, leave_one_out
+from benchmarks.attack_classifiers import SUFFIX, conditions, leave_one_out, pretrained
 from benchmarks.command_line import storage
 from models.package import load_package
 from objectives.attack import AttackSettings
@@ -53,7 +53,7 @@ RECIPE: Mapping[str, Any] = {
 CANDIDATES: Mapping[str, Mapping[str, Any]] = {
     "full": {"arch.width": 24, "optimizer.lr": 2e-3, "hint.beside": {}},
     "asked": {},
-    "asked-deep": {"arch.blocks": 5},
+    "weighed": {"arch.blocks": 5, "targets.weighting": "weighted"},
 }
 
 
@@ -188,4 +188,8 @@ def spec_of(given: AttackSettings, single: int | None = None, **changes: Any) ->
         parameters["hint.classifier"] = given.train[0]
         # The second takes its turn in the steps after a network's own pass: benchmarks.release_attack.
         parameters.setdefault("hint.beside", dict.fromkeys(given.train[2:], True))
+    if parameters.get("targets.weighting") == "weighted":
+        # Small classifiers of few images count half of those that come with their weights.
+        strong = pretrained(given.train)
+        parameters["targets.weight"] = {t: 1.0 if t in strong else 0.5 for t in given.train}
     return AttackSpec.from_parameters(parameters)
