@@ -44,17 +44,19 @@ STUDIES = {"winner": "attack", "random-winner": "attack-random"}
 TRIAL, SHOWN, FINALISTS = (64, 20, 1) if QUICK else (4_096, 200, 3)
 RECIPE: Mapping[str, Any] = {
     "epsilon.mode": "film", "epsilon.sampling": "small",
-    "arch.name": "resnet", "arch.width": 16, "arch.downs": 0, "arch.blocks": 3, "arch.norm": "batch",
-    "loss.name": "margin", "loss.confidence": 15.0, "loss.smoothness": 1e-4,
+    "arch.name": "resnet", "arch.width": 16, "arch.downs": 0, "arch.blocks": 5, "arch.norm": "batch",
+    "loss.name": "margin", "loss.confidence": 15.0, "loss.smoothness": 1e-4, "targets.weighting": "weighted",
     "optimizer.name": "adam", "optimizer.lr": 4e-3, "optimizer.schedule": "cosine", "batch.size": 32,
     "augment.flip": True, "augment.diversity": 0.5, "hint.kind": "multiscale",
 }  # fmt: skip
 # What is different in each network that may be released; `full` is the one that is, and asks the first classifier alone.
 CANDIDATES: Mapping[str, Mapping[str, Any]] = {
-    "full": {"arch.width": 24, "optimizer.lr": 2e-3, "hint.beside": {}},
-    "asked": {},
-    "weighed": {"arch.blocks": 5, "targets.weighting": "weighted"},
-}
+    "full": {
+        "arch.width": 24, "arch.blocks": 3, "optimizer.lr": 2e-3, "targets.weighting": "mean", "hint.beside": {},
+    },
+    "asked": {"arch.blocks": 3, "targets.weighting": "mean"},
+    "weighed": {},
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
