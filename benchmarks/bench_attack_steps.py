@@ -29,7 +29,7 @@ __all__ = ["main"]
 QUICK = bool(os.environ.get("QUICK"))
 NAME = f"attack_steps{SUFFIX}{'_quick' if QUICK else ''}"
 TRAINED, SHOWN = (64, 20) if QUICK else (10_016, 300)
-STEPS, GAINS = (1, 2, 3), (1.5, 2.5, 4.0, 6.0)
+STEPS, GAINS = (1, 2, 3), (2.5, 4.0, 6.0, 9.0)
 EPSILONS = (4, 8, 16)
 
 
