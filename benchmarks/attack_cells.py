@@ -108,7 +108,7 @@ def _release() -> Iterator[Cell]:
 
 def _factorial() -> Iterator[Cell]:
     for targets, epsilons, hints in product((False, True), repeat=3):
-        given = conditions(quick=QUICK)
+        given = conditions(quick=QUICK, reports=1)
         given = given if targets else given.model_copy(update={"train": given.train[:1]})
         spec = spec_of(given, None if epsilons else 8, **({} if hints else {"hint.kind": "none"}))
         name = "-".join(
@@ -119,7 +119,7 @@ def _factorial() -> Iterator[Cell]:
 
 
 def _specialists() -> Iterator[Cell]:
-    given = conditions(quick=QUICK)
+    given = conditions(quick=QUICK, reports=1)
     for single in (None, 4, 8, 16):
         name = f"eps{single:02d}" if single else "all"
         yield Cell("specialists", name, spec_of(given, single), given, seeds=3)
