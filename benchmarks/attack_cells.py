@@ -20,6 +20,7 @@ from study.errors import UsageError
 
 __all__ = [
     "CELLS",
+    "CHOSEN",
     "COMPARED",
     "FOLDER",
     "STUDIES",
@@ -49,14 +50,15 @@ RECIPE: Mapping[str, Any] = {
     "optimizer.name": "adam", "optimizer.lr": 4e-3, "optimizer.schedule": "cosine", "batch.size": 32,
     "augment.flip": True, "augment.diversity": 0.5, "hint.kind": "multiscale",
 }  # fmt: skip
-# What is different in each network that may be released; `full` is the one that is, and asks the first classifier alone.
+# What is different in each network that may be released: none, in the one that was chosen (docs/decisions/0033).
 CANDIDATES: Mapping[str, Mapping[str, Any]] = {
+    "weighed": {},
+    "asked": {"arch.blocks": 3, "targets.weighting": "mean"},
     "full": {
         "arch.width": 24, "arch.blocks": 3, "optimizer.lr": 2e-3, "targets.weighting": "mean", "hint.beside": {},
     },
-    "asked": {"arch.blocks": 3, "targets.weighting": "mean"},
-    "weighed": {},
 }  # fmt: skip
+CHOSEN = "weighed"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""`make release-attack`: put the best candidate into models/released, with what `make bench-attack` measured of it.
+"""`make release-attack`: put a trained network into models/released, with what `make bench-attack` measured of it.
 
-The best is the one with the largest tune error; `NETWORK=full-1` is another that was trained.
+It is the seed of the chosen candidate with the largest tune error; `NETWORK=full-1` is another that was trained.
 Run it after `make train-attack PARTS=release`, so that the benchmark finds the network, and again after
 `make bench-attack`, so that its card says how good it is.
 
@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.attack_baseline import MI_FGSM
-from benchmarks.attack_cells import packages, tune_error
+from benchmarks.attack_cells import CHOSEN, packages, tune_error
 from benchmarks.bench_attack import ERRORS, OURS, OURS_FURTHER
 from benchmarks.claims import RESULTS
 from models import released
@@ -33,24 +33,30 @@ __all__ = ["GAIN", "STEPS", "main", "verdict"]
 
 # Of the recipe that strides (docs/decisions/0029); of today's, `make bench-attack-steps` prefers a gain of 2.5.
 STEPS, GAIN = 2, 1.5
-# One of the trained candidates, in place of the best on the tune set.
+# One of the trained networks, in place of the chosen candidate's best.
 NETWORK = os.environ.get("NETWORK")
 AFTER = "weights rounded to half precision; steps, gain and a second classifier set, which training does without"
 
 
 def main() -> None:
-    found = packages("release")
-    if not found:
-        raise UsageError("nothing to release; run: make train-attack PARTS=release")
-    if NETWORK and NETWORK not in found:
-        raise UsageError(f"NETWORK is {NETWORK!r}; allowed: {', '.join(found)}")
-    network, card = load_package(found[NETWORK] if NETWORK else max(found.values(), key=tune_error))
+    network, card = load_package(_chosen(packages("release")))
     _prepare(network, card.record["conditions"])
     rows = _measured(RESULTS / ERRORS, describe(network).digest)
     said = {"measured": verdict(rows)} if rows else {}
     folder = Path(released.__file__).parent / OURS
     save_package(folder, network, {**said, **card.record, "after training": AFTER}, rows)
     print(folder)
+
+
+def _chosen(found: Mapping[str, Path]) -> Path:
+    if NETWORK and NETWORK not in found:
+        raise UsageError(f"NETWORK is {NETWORK!r}; allowed: {', '.join(found)}")
+    if NETWORK:
+        return found[NETWORK]
+    seeds = [path for name, path in found.items() if name.rpartition("-")[0] == CHOSEN]
+    if not seeds:
+        raise UsageError(f"no {CHOSEN} is trained; run: make train-attack PARTS=release/{CHOSEN}-1")
+    return max(seeds, key=tune_error)
 
 
 def _prepare(network: AttackNetwork, given: Mapping[str, Any]) -> None:
