@@ -36,7 +36,7 @@ EPSILONS = (4, 8, 16)
 def main() -> None:
     given = leave_one_out(conditions(quick=QUICK, images=TRAINED, reports=1))
     objective = AttackObjective(**given.model_dump())
-    spec = spec_of(conditions(quick=QUICK))
+    spec = spec_of(given, **{"hint.beside": dict.fromkeys(given.train[1:], True)})
     network = retrain(objective, spec, 1, World(), {"part": "steps"}).network
     nets = load_targets(
         (*given.train, *given.tune), objective.data, given.classifier_images, World()

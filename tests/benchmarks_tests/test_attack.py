@@ -40,7 +40,7 @@ SETTINGS = {
     "report": ("plain-w2@2", "vgg-w2"), "classifier_images": 64, "tune_images": 10,
 }  # fmt: skip
 RECIPE = {"arch.name": "resnet", "arch.width": 4, "arch.downs": 1, "arch.blocks": 0, "batch.size": 8,
-          "hint.kind": "input"}  # fmt: skip
+          "targets.weighting": "weighted", "hint.kind": "input"}  # fmt: skip
 
 
 def small(*, quick: bool, **changes: object) -> AttackSettings:
@@ -424,8 +424,11 @@ class TestBench:
         whole = small(quick=True)
         assert given.train == tuple(text for text in whole.train if text != whole.train[1])
         assert given.tune == (whole.train[1], f"resize:0.8+{whole.train[1]}", *whole.tune)
-        assert spec == attack_cells.spec_of(whole)  # which asks no second
-        assert whole.train[1] not in {spec.hint.classifier, *spec.hint.beside}
+        assert (
+            {spec.hint.classifier, *spec.hint.beside}
+            == set(spec.targets.weight)
+            == set(given.train)
+        )
         found = claims(workshop, bench_attack_steps.NAME)
         names = [name.partition(":")[0] for name in found.index]
         assert names == [
