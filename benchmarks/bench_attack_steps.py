@@ -60,7 +60,7 @@ def main() -> None:
     ]  # fmt: skip
     facts = {
         "network": f"the benchmark's recipe, {TRAINED:,} images, trained on {len(given.train)} classifiers",
-        "judges": "the second train classifier, which it was not trained on, itself and behind defences",
+        "judges": "the second train classifier, which it was not trained on, itself and resized; and the tune classifiers",
         "images": f"{SHOWN} tune images",
     }
     write(NAME, claims, facts, "bench-attack-steps")
