@@ -1,9 +1,9 @@
 """`make bench-attack-steps`: how far an attack should climb, judged by a train classifier that is left out for it.
 
 What `make release-attack` sets after training is chosen here: a short training of the benchmark's recipe without the
-second train classifier, which is shown tune images attacked with so many steps of such a gain, itself and behind
-defences. The tune set's own classifiers are weak and of families far from the hint's; they see no difference
-that this one sees (docs/decisions/0029).
+second train classifier, which is shown tune images attacked with so many steps of such a gain, itself and resized, beside
+the tune classifiers. Those alone are weak and of families far from the hint's; they see no difference that this one sees
+(docs/decisions/0029, 0033).
 """
 
 import os

@@ -320,6 +320,21 @@ class TestBaseline:
         assert table["tune_error"].is_monotonic_decreasing
         assert attack_baseline.tuned() == table["attack"][0]
 
+    @pytest.mark.parametrize(
+        ("rows", "chosen"),
+        [
+            ([("di-mi-fgsm:steps=50,step=0.1", 0.785), ("mi-fgsm:step=1", 0.78), ("mi-fgsm", 0.775)], "mi-fgsm:step=1"),
+            ([("mi-fgsm:steps=50", 0.8), ("mi-fgsm:step=1", 0.78)], "mi-fgsm:steps=50"),
+            ([("mi-fgsm", 0.8), ("mi-fgsm:steps=20", 0.795)], "mi-fgsm"),
+        ],
+    )  # fmt: skip
+    def test_of_candidates_that_noise_may_order_the_cheapest_is_chosen(
+        self, workshop, rows, chosen
+    ) -> None:
+        table = pd.DataFrame(rows, columns=["attack", "tune_error"])
+        table.to_csv(attack_baseline.CHOSEN, index=False)
+        assert attack_baseline.tuned() == chosen
+
 
 class TestBench:
     def test_without_a_network_it_says_so(self, workshop, shelf) -> None:
