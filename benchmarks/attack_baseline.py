@@ -12,7 +12,7 @@ import pandas as pd
 
 from benchmarks.attack_classifiers import SUFFIX, conditions, leave_one_out
 from benchmarks.claims import RESULTS
-from objectives.baselines import baseline
+from objectives.baselines import baseline, parse_ascent
 from objectives.data import load
 from objectives.evaluation import error_rates
 from objectives.targets import load_targets
@@ -62,5 +62,4 @@ def tuned() -> str | None:
         return None
     table = pd.read_csv(CHOSEN)
     near = table[table["tune_error"] >= table["tune_error"].max() - NOISE]
-    steps = near["attack"].str.extract(r"steps=(\d+)", expand=False).fillna("10").astype(int)
-    return str(near["attack"][steps.idxmin()])
+    return min(near["attack"], key=lambda text: parse_ascent(text).steps)

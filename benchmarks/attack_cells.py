@@ -159,16 +159,16 @@ def _mean_tune_error(cell: Cell) -> float:
         raise UsageError(
             f"{cell.place(cell.missing[0])} is not trained; run: make train-attack PARTS=finalists"
         )
-    return statistics.fmean(tune_error(cell.place(seed)) for seed in cell.numbers)
+    cards = (load_package(cell.place(seed))[1] for seed in cell.numbers)
+    return statistics.fmean(tune_error(card.record) for card in cards)
 
 
-def tune_error(package: Path) -> float:
-    """Return the error of the tune classifiers, mean over budgets, that a trained network's record tells.
+def tune_error(record: Mapping[str, Any]) -> float:
+    """Return the error of the tune classifiers, mean over budgets, that the record of a training tells.
 
     What chooses among networks sees nothing of the report.
     """
-    errors: Mapping[str, float] = load_package(package)[1].record["tune errors"]
-    return statistics.fmean(errors.values())
+    return statistics.fmean(record["tune errors"].values())
 
 
 CELLS: Mapping[str, Callable[[], Iterator[Cell]]] = {

@@ -56,7 +56,7 @@ def _chosen(found: Mapping[str, Path]) -> Path:
     seeds = [path for name, path in found.items() if name.rpartition("-")[0] == CHOSEN]
     if not seeds:
         raise UsageError(f"no {CHOSEN} is trained; run: make train-attack PARTS=release/{CHOSEN}-1")
-    return max(seeds, key=tune_error)
+    return max(seeds, key=lambda path: tune_error(load_package(path)[1].record))
 
 
 def _prepare(network: AttackNetwork, given: Mapping[str, Any]) -> None:

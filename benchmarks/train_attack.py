@@ -25,7 +25,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -293,7 +293,7 @@ def _clock(place: Path) -> Path:
 def _gather() -> None:
     """Write one row per trained network of every part."""
     rows = [
-        _row(part, name, path)
+        _row(part, name, load_package(path)[1].record)
         for part in PARTS for name, path in packages(part).items()
     ]  # fmt: skip
     if rows:
@@ -307,13 +307,12 @@ def _gather() -> None:
         print(table.to_string(index=False))
 
 
-def _row(part: str, name: str, path: Path) -> dict[str, Any]:
-    record = load_package(path)[1].record
+def _row(part: str, name: str, record: Mapping[str, Any]) -> dict[str, Any]:
     tune = record["tune errors"]
     return {
         "part": part, "network": name, "seed": record["seed"],
         "images": record["conditions"]["images"],
-        "tune_error": tune_error(path),
+        "tune_error": tune_error(record),
         **{f"tune_error.eps{int(epsilon):02d}": error for epsilon, error in tune.items()},
         "seconds": record["seconds"], "processor_seconds": record["processor seconds"],
         "command": record["command"], "date": record["date"],
