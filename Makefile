@@ -58,7 +58,7 @@ bench-%: $(VENV)/.test
 
 train-attack: $(VENV)/.test  ## train what bench-attack evaluates: hours (PARTS=release, JOBS=2, DATASET=fashion_mnist, QUICK=1: minutes)
 	$(RUN)/python -m benchmarks.train_attack $(PARTS)
-release-attack: $(VENV)/.test  ## put the chosen trained network, or NETWORK=full-1, and what was measured of it, into models/released
+release-attack: $(VENV)/.test  ## put the chosen trained network, or NETWORK=weighed-1, and what was measured of it, into models/released
 	$(RUN)/python -m benchmarks.release_attack
 
 clean:           ## remove environments, caches and runs

@@ -48,17 +48,11 @@ RECIPE: Mapping[str, Any] = {
     "arch.name": "resnet", "arch.width": 16, "arch.downs": 0, "arch.blocks": 5, "arch.norm": "batch",
     "loss.name": "margin", "loss.confidence": 15.0, "loss.smoothness": 1e-4, "targets.weighting": "weighted",
     "optimizer.name": "adam", "optimizer.lr": 4e-3, "optimizer.schedule": "cosine", "batch.size": 32,
-    "augment.flip": True, "augment.diversity": 0.5, "hint.kind": "multiscale",
+    "augment.flip": True, "augment.diversity": 0.75, "hint.kind": "multiscale",
 }  # fmt: skip
-# What is different in each network that may be released: none, in the one that was chosen (docs/decisions/0033).
-CANDIDATES: Mapping[str, Mapping[str, Any]] = {
-    "weighed": {},
-    "asked": {"arch.blocks": 3, "targets.weighting": "mean"},
-    "full": {
-        "arch.width": 24, "arch.blocks": 3, "optimizer.lr": 2e-3, "targets.weighting": "mean", "hint.beside": {},
-    },
-}  # fmt: skip
-CHOSEN = "weighed"
+# What is different in each network that may be released: nothing, in the one that was chosen (docs/decisions/0034).
+CANDIDATES: Mapping[str, Mapping[str, Any]] = {"diverse": {}, "weighed": {"augment.diversity": 0.5}}
+CHOSEN = "diverse"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """`make release-attack`: put a trained network into models/released, with what `make bench-attack` measured of it.
 
-It is the seed of the chosen candidate with the largest tune error; `NETWORK=full-1` is another that was trained.
+It is the seed of the chosen candidate with the largest tune error; `NETWORK=weighed-1` is another that was trained.
 Run it after `make train-attack PARTS=release`, so that the benchmark finds the network, and again after
 `make bench-attack`, so that its card says how good it is.
 

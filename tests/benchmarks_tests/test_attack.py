@@ -144,7 +144,7 @@ print(bench_attack.NAME, bench_attack.conditions(quick=True).data)
 class TestTraining:
     def test_a_part_that_is_there_is_not_trained_again(self, workshop, capsys) -> None:
         train_attack.main(["release"])
-        package = workshop / "runs" / "release" / "asked-1" / "package.json"
+        package = workshop / "runs" / "release" / "weighed-1" / "package.json"
         before = package.stat().st_mtime_ns
         train_attack.main(["release"])
         assert package.stat().st_mtime_ns == before
@@ -357,7 +357,7 @@ class TestBench:
         """The whole track: train, release, measure, release what was measured."""
         with pytest.raises(
             UsageError,
-            match="no weighed is trained; run: make train-attack PARTS=release/weighed-1",
+            match="no diverse is trained; run: make train-attack PARTS=release/diverse-1",
         ):
             release_attack.main()
         train_attack.main(["release", "specialists"])
