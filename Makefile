@@ -50,6 +50,7 @@ bench-dashboards: $(VENV)/.test  ## measure the dashboards on 5,000 trials (QUIC
 bench-attack: $(VENV)/.test  ## measure the released attack beside the baselines (RANKS=2, DATASET=fashion_mnist, QUICK=1: minutes)
 bench-attack-speed: $(VENV)/.test  ## measure its speed beside theirs, on a quiet machine
 bench-attack-steps: $(VENV)/.test  ## measure what gradient steps after the network's pass are worth (QUICK=1: a minute)
+bench-attack-recipe: $(VENV)/.test  ## measure what changes of the recipe that is trained do: half an hour (QUICK=1: a minute)
 bench-nips17: $(VENV)/.test  ## a small study on the images of the NIPS'17 contest (QUICK=1: minutes)
 bench-snapshots: $(VENV)/.test  ## measure what snapshots cost a trial (QUICK=1: fewer rounds)
 bench-workers: $(VENV)/.test  ## measure trials on ranks, 200 faults, pruning, Slurm (QUICK=1; PARTS=trials, pruning, outages, efficiency, weekend, retired)

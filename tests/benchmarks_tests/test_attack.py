@@ -20,7 +20,9 @@ from benchmarks import (
     attack_cells,
     attack_classifiers,
     attack_images,
+    attack_left_out,
     bench_attack,
+    bench_attack_recipe,
     bench_attack_speed,
     bench_attack_steps,
     release_attack,
@@ -53,7 +55,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Everything the benchmark reads and writes, in a folder of this test."""
     monkeypatch.setenv("JIGSAW_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    for module in (attack_baseline, attack_cells, bench_attack, bench_attack_steps, train_attack):
+    for module in (attack_baseline, attack_cells, attack_left_out, bench_attack, train_attack):
         monkeypatch.setattr(module, "conditions", small)
     for module in (bench_attack, bench_attack_speed, release_attack, train_attack):
         monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
@@ -68,6 +70,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         bench_attack: {"IMAGES": 10, "COMPARED_IMAGES": 10, "CHECKED": 10, "EPSILONS": (4, 8)},
         bench_attack_speed: {"ROUNDS": 2, "BATCH": 4},
         bench_attack_steps: {"TRAINED": 8, "SHOWN": 5, "STEPS": (1, 2), "GAINS": (0.5, 2.0)},
+        bench_attack_recipe: {"TRAINED": 8, "SHOWN": 5, "CHANGES": {"as it is": {}, "wider": {"arch.width": 8}}},
     }  # fmt: skip
     for module, values in changes.items():
         for name, value in values.items():
@@ -81,6 +84,19 @@ def shelf(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(released, "__file__", str(workshop / "shelf" / "__init__.py"))
     monkeypatch.setattr(bench_attack, "RELEASED", ())
     return workshop / "shelf"
+
+
+@pytest.fixture
+def left_out(monkeypatch: pytest.MonkeyPatch) -> list[tuple[AttackSettings, AttackSpec, int]]:
+    """Conditions, spec and seed of each short training without a classifier, in their order."""
+    trained = []
+
+    def retrain(objective, spec, seed, *given):
+        trained.append((objective.conditions, spec, seed))
+        return retraining.retrain(objective, spec, seed, *given)
+
+    monkeypatch.setattr(attack_left_out, "retrain", retrain)
+    return trained
 
 
 def claims(workshop: Path, name: str = bench_attack.NAME) -> pd.DataFrame:
@@ -431,16 +447,9 @@ class TestBench:
         assert table.loc["images/s of cifar10 over those of mi-fgsm of 8 targets", "goal"] == 50
         assert table.loc["images from which training cifar10 pays for itself", "unit"] == "images"
 
-    def test_steps_are_judged_by_a_classifier_left_out(self, workshop, monkeypatch) -> None:
-        trained = []
-
-        def retrain(objective, spec, *given):
-            trained.append((objective.conditions, spec))
-            return retraining.retrain(objective, spec, *given)
-
-        monkeypatch.setattr(bench_attack_steps, "retrain", retrain)
+    def test_steps_are_judged_by_a_classifier_left_out(self, workshop, left_out) -> None:
         bench_attack_steps.main()
-        ((given, spec),) = trained
+        ((given, spec, _),) = left_out
         whole = small(quick=True)
         assert given.train == tuple(text for text in whole.train if text != whole.train[1])
         assert given.tune == (whole.train[1], f"resize:0.8+{whole.train[1]}", *whole.tune)
@@ -455,6 +464,31 @@ class TestBench:
             "mi-fgsm", "no steps", "1 step of gain 0.5", "1 step of gain 2", "2 steps of gain 0.5",
             "2 steps of gain 2",
         ]  # fmt: skip
+
+    def test_changes_of_the_recipe_are_judged_alike(self, workshop, left_out, monkeypatch) -> None:
+        shown = {}
+
+        def climbing(network, steps, gain):
+            shown[network.arch.width] = steps, gain
+            return lambda images, epsilon: images
+
+        monkeypatch.setattr(bench_attack_recipe, "climbing", climbing)
+        bench_attack_recipe.main()
+        seeds = bench_attack_recipe.SEEDS
+        assert [(spec.arch.width, seed) for _, spec, seed in left_out] == [
+            (width, seed) for width in (4, 8) for seed in seeds
+        ]
+        released = release_attack.STEPS, release_attack.GAIN
+        assert shown == {4: released, 8: released}
+        found = claims(workshop, bench_attack_recipe.NAME)
+        names = [name.partition(":")[0] for name in found.index]
+        assert names == ["as it is", "wider", "mi-fgsm"]
+        # Nothing was attacked, so the least distance is that of the budget where MI-FGSM is the best.
+        means = [
+            [float(mean) for mean in re.findall(r"([\d.]+) % at", note)] for note in found["note"]
+        ]
+        expected = min(own - theirs for own, theirs in zip(means[0], means[-1], strict=True))
+        assert found["value"].iloc[0] == pytest.approx(expected, abs=0.11)
 
     def test_images_beyond_their_budget_are_counted(self, workshop) -> None:
         bench = bench_attack.load_bench()
