@@ -50,8 +50,13 @@ RECIPE: Mapping[str, Any] = {
     "optimizer.name": "adam", "optimizer.lr": 4e-3, "optimizer.schedule": "cosine", "batch.size": 32,
     "augment.flip": True, "augment.diversity": 0.75, "hint.kind": "multiscale",
 }  # fmt: skip
-# What is different in each network that may be released: nothing, in the one that was chosen (docs/decisions/0034).
-CANDIDATES: Mapping[str, Mapping[str, Any]] = {"diverse": {}, "weighed": {"augment.diversity": 0.5}}
+# What is different in each network that may be released: nothing, in the one that was chosen (docs/decisions/0034);
+# and one that asks no classifier, which is released beside it for its speed.
+CANDIDATES: Mapping[str, Mapping[str, Any]] = {
+    "diverse": {},
+    "fast": {"hint.kind": "none"},
+    "weighed": {"augment.diversity": 0.5},
+}
 CHOSEN = "diverse"
 
 
