@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.attack_classifiers import SUFFIX, conditions, leave_one_out, pretrained
+from benchmarks.attack_classifiers import DATASET, SUFFIX, conditions, leave_one_out, pretrained
 from benchmarks.command_line import storage
 from models.package import load_package
 from objectives.attack import AttackSettings
@@ -22,7 +22,9 @@ __all__ = [
     "CELLS",
     "CHOSEN",
     "COMPARED",
+    "FAST",
     "FOLDER",
+    "OURS",
     "STUDIES",
     "Cell",
     "packages",
@@ -50,14 +52,15 @@ RECIPE: Mapping[str, Any] = {
     "optimizer.name": "adam", "optimizer.lr": 4e-3, "optimizer.schedule": "cosine", "batch.size": 32,
     "augment.flip": True, "augment.diversity": 0.75, "hint.kind": "multiscale",
 }  # fmt: skip
-# What is different in each network that may be released: nothing, in the one that was chosen (docs/decisions/0034);
-# and one that asks no classifier, which is released beside it for its speed.
+# What is different in each network that may be released, and which one is under which name (docs/decisions/0034): the recipe
+# itself, and what asks no classifier, for its speed.
 CANDIDATES: Mapping[str, Mapping[str, Any]] = {
     "diverse": {},
     "fast": {"hint.kind": "none"},
     "weighed": {"augment.diversity": 0.5},
 }
-CHOSEN = "diverse"
+OURS, FAST = DATASET, f"{DATASET}-fast"
+CHOSEN: Mapping[str, str] = {OURS: "diverse", FAST: "fast"}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`make bench-attack-speed`: images per second of the released network beside every baseline, on a quiet machine.
+"""`make bench-attack-speed`: images per second of the released networks beside every baseline, on a quiet machine.
 
 All attacks take turns on one batch, so that what slows the machine slows them alike. Errors beside the
 speeds are those of `make bench-attack`.
@@ -15,11 +15,12 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.attack_baseline import MI_FGSM, tuned
+from benchmarks.attack_cells import FAST, OURS
 from benchmarks.attack_classifiers import SUFFIX
-from benchmarks.bench_attack import EPSILON, ERRORS, FURTHER, OURS, Bench, load_bench
+from benchmarks.bench_attack import EPSILON, ERRORS, FURTHER, Bench, load_bench
 from benchmarks.claims import RESULTS, Claim, write
-from models.generators import AttackNetwork
 from models.package import Card, load_package
+from models.released import RELEASED
 from objectives.baselines import baseline
 from objectives.evaluation import Attack, network_attack
 
@@ -30,19 +31,27 @@ NAME = f"attack_speed{SUFFIX}{'_quick' if QUICK else ''}"
 ROUNDS, BATCH = (2, 40) if QUICK else (5, 40)
 FRONTIER = ("fgsm", "mi-fgsm:steps=3", MI_FGSM)
 MANY = 8
+# Of a released network, by whether it takes hints.
+_GOALS: Mapping[bool | None, float] = {True: 8.0, False: 25.0}
 
 
 def main() -> None:
     bench = load_bench("train")
-    network, card = load_package(Path(OURS))
-    attacks = {
+    own = {name: load_package(Path(name)) for name in (OURS, FAST) if name in RELEASED}
+    attacks: dict[str, Attack] = {
         name: bench.baseline(name) for name in dict.fromkeys((*FRONTIER, tuned() or MI_FGSM))
     }
-    raced = {**attacks, OURS: network_attack(network), **_other_steps(), _many(): _of_many(bench)}
+    attacks |= {name: network_attack(network) for name, (network, _) in own.items()}
+    raced = {**attacks, **_other_steps(), _many(): _of_many(bench)}
     seconds = in_turn(raced, bench.images.images[:BATCH])
-    claims = [*_frontier(seconds, network), _against_many(seconds), _break_even(seconds, card)]
+    hinted = {name: network.hint is not None for name, (network, _) in own.items()}
+    claims = [
+        *_frontier(seconds, hinted),
+        *(_against_many(seconds, name) for name in own),
+        *(_break_even(seconds, name, card) for name, (_, card) in own.items()),
+    ]
     facts = {
-        "released network": OURS,
+        "released networks": ", ".join(own),
         "images": f"{BATCH} in one batch",
         "rounds": ROUNDS,
     }
@@ -50,7 +59,7 @@ def main() -> None:
 
 
 def _other_steps() -> dict[str, Attack]:
-    """The same network without steps, and with as many as it is shown with beside the baselines."""
+    """The network with hints without steps, and with as many as it is shown with beside the baselines."""
     return {
         f"{OURS}:steps={steps}": network_attack(load_package(Path(OURS), steps=steps)[0])
         for steps in (0, FURTHER)
@@ -78,41 +87,47 @@ def _of_many(bench: Bench) -> Attack:
     return baseline(MI_FGSM, targets)
 
 
-def _frontier(seconds: Mapping[str, list[float]], network: AttackNetwork) -> list[Claim]:
-    errors, hints = _errors(), f"with{'' if network.hint else 'out'} hints"
-    goals = {OURS: 8.0 if network.hint else 25.0}
+def _frontier(seconds: Mapping[str, list[float]], hinted: Mapping[str, bool]) -> list[Claim]:
+    """Images per second of everything that was raced.
+
+    Args:
+        seconds: of each, by round.
+        hinted: whether a released network takes hints, by its name; the goal is another without.
+    """
+    errors = _errors()
     return [
         Claim(
             f"images/s of {name} over those of {MI_FGSM}", _ratio(seconds, name, MI_FGSM), "x",
-            goals.get(name), "larger", MI_FGSM, 1.0,
+            _GOALS.get(hinted.get(name)), "larger", MI_FGSM, 1.0,
             "; ".join([
                 f"{BATCH / statistics.median(spent):.0f} images/s",
                 *([f"mean error {100 * errors[name]:.1f} % at eps {EPSILON}"] if name in errors else []),
-                *([hints] if name.startswith(OURS) else []),
+                *([f"with{'' if hinted[whose] else 'out'} hints"]
+                  if (whose := name.partition(":")[0]) in hinted else []),
             ]),
         )
         for name, spent in seconds.items() if name != _many()
     ]  # fmt: skip
 
 
-def _against_many(seconds: Mapping[str, list[float]]) -> Claim:
+def _against_many(seconds: Mapping[str, list[float]], name: str) -> Claim:
     return Claim(
-        f"images/s of {OURS} over those of {_many()}", _ratio(seconds, OURS, _many()), "x", 50.0, "larger",
+        f"images/s of {name} over those of {_many()}", _ratio(seconds, name, _many()), "x", 50.0, "larger",
         _many(), 1.0, "the train classifiers by turns; only their time is looked at",
     )  # fmt: skip
 
 
-def _break_even(seconds: Mapping[str, list[float]], card: Card) -> Claim:
+def _break_even(seconds: Mapping[str, list[float]], name: str, card: Card) -> Claim:
     """After how many images training costs less than it saves; both take one core."""
     saved = statistics.median(
-        (a - b) / BATCH for a, b in zip(seconds[MI_FGSM], seconds[OURS], strict=True)
+        (a - b) / BATCH for a, b in zip(seconds[MI_FGSM], seconds[name], strict=True)
     )
     spent, machine = card.record["processor seconds"], card.record["machine"]["processor"]
     device = card.record.get("device", {}).get("arrays", "cpu")
     if device != "cpu":
         machine += f", beside a GPU that others used, too ({device})"
     return Claim(
-        f"images from which training {OURS} pays for itself", spent / saved, "images",
+        f"images from which training {name} pays for itself", spent / saved, "images",
         baseline=MI_FGSM, note=f"{spent:,} processor seconds of training, on {machine}",
     )  # fmt: skip
 

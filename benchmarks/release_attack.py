@@ -1,10 +1,11 @@
-"""`make release-attack`: put a trained network into models/released, with what `make bench-attack` measured of it.
+"""`make release-attack`: put trained networks into models/released, with what `make bench-attack` measured of them.
 
-It is the seed of the chosen candidate with the largest tune error; `NETWORK=weighed-1` is another that was trained.
-Run it after `make train-attack PARTS=release`, so that the benchmark finds the network, and again after
-`make bench-attack`, so that its card says how good it is.
+Under each name of `benchmarks.attack_cells.CHOSEN`, such as `cifar10` and `cifar10-fast`, it is the seed of that candidate
+with the largest tune error; `NETWORK=weighed-1` takes the first one's place, and leaves the others. Run it after
+`make train-attack PARTS=release`, so that the benchmark finds the networks, and again after `make bench-attack`, so that
+their cards say how good they are.
 
-What is released climbs its hint's doubt by turns with a second classifier: as many steps as leave it eight times as fast
+What takes hints climbs its hint's doubt by turns with a second classifier: as many steps as leave it eight times as fast
 as MI-FGSM (docs/decisions/0029).
 """
 
@@ -17,8 +18,8 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.attack_baseline import MI_FGSM
-from benchmarks.attack_cells import CHOSEN, packages, tune_error
-from benchmarks.bench_attack import ERRORS, OURS, OURS_FURTHER
+from benchmarks.attack_cells import CHOSEN, OURS, packages, tune_error
+from benchmarks.bench_attack import ERRORS, OURS_FURTHER
 from benchmarks.claims import RESULTS
 from models import released
 from models.generators import AttackNetwork
@@ -33,29 +34,40 @@ __all__ = ["GAIN", "STEPS", "main", "verdict"]
 
 # What `make bench-attack-steps` prefers (docs/decisions/0033).
 STEPS, GAIN = 2, 2.5
-# One of the trained networks, in place of the chosen candidate's best.
+# One of the trained networks, in place of the first name's chosen one.
 NETWORK = os.environ.get("NETWORK")
 AFTER = "weights rounded to half precision; steps, gain and a second classifier set, which training does without"
 
 
 def main() -> None:
-    network, card = load_package(_chosen(packages("release")))
-    _prepare(network, card.record["conditions"])
-    rows = _measured(RESULTS / ERRORS, describe(network).digest)
-    said = {"measured": verdict(rows)} if rows else {}
-    folder = Path(released.__file__).parent / OURS
-    save_package(folder, network, {**said, **card.record, "after training": AFTER}, rows)
-    print(folder)
+    for name, place in _chosen(packages("release")).items():
+        network, card = load_package(place)
+        record = dict(card.record)
+        if network.hint:
+            _prepare(network, record["conditions"])
+            record["after training"] = AFTER
+        rows = _measured(RESULTS / ERRORS, name, describe(network).digest)
+        said = {"measured": verdict(name, rows)} if rows else {}
+        folder = Path(released.__file__).parent / name
+        save_package(folder, network, {**said, **record}, rows)
+        print(folder)
 
 
-def _chosen(found: Mapping[str, Path]) -> Path:
+def _chosen(found: Mapping[str, Path]) -> dict[str, Path]:
+    """Return which of the trained networks is released under each name."""
     if NETWORK and NETWORK not in found:
         raise UsageError(f"NETWORK is {NETWORK!r}; allowed: {', '.join(found)}")
     if NETWORK:
-        return found[NETWORK]
-    seeds = [path for name, path in found.items() if name.rpartition("-")[0] == CHOSEN]
+        return {OURS: found[NETWORK]}
+    return {name: _best(found, candidate) for name, candidate in CHOSEN.items()}
+
+
+def _best(found: Mapping[str, Path], candidate: str) -> Path:
+    seeds = [path for name, path in found.items() if name.rpartition("-")[0] == candidate]
     if not seeds:
-        raise UsageError(f"no {CHOSEN} is trained; run: make train-attack PARTS=release/{CHOSEN}-1")
+        raise UsageError(
+            f"no {candidate} is trained; run: make train-attack PARTS=release/{candidate}-1"
+        )
     return max(seeds, key=lambda path: tune_error(load_package(path)[1].record))
 
 
@@ -66,10 +78,10 @@ def _prepare(network: AttackNetwork, given: Mapping[str, Any]) -> None:
     network.hint = replace(network.hint, steps=STEPS, gain=GAIN, second=asked)
 
 
-def verdict(rows: Sequence[dict[str, Any]]) -> str:
-    """Say at which budgets the network stays below MI-FGSM, in mean error over the report classifiers."""
+def verdict(name: str, rows: Sequence[dict[str, Any]]) -> str:
+    """Say at which budgets the network of that name stays below MI-FGSM, in mean error over the report classifiers."""
     errors = 100 * pd.DataFrame(rows).groupby(["attack", "epsilon"])["error"].mean()
-    ours, theirs = errors[OURS], errors[MI_FGSM]
+    ours, theirs = errors[name], errors[MI_FGSM]
     below = [str(epsilon) for epsilon in ours.index if ours[epsilon] < theirs[epsilon]]
     each = (f"{ours[e]:.1f} % at epsilon {e} ({theirs[e]:.1f} %)" for e in ours.index)
     return (
@@ -79,16 +91,15 @@ def verdict(rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _measured(path: Path, digest: str) -> list[dict[str, Any]]:
+def _measured(path: Path, name: str, digest: str) -> list[dict[str, Any]]:
     """Return the benchmark's rows where they are of this very network."""
     if not path.is_file():
         return []
     table = pd.read_csv(path, dtype={"package": str})
     if digest not in set(table["package"]):
         return []
-    kept = table[table["attack"].isin([OURS, OURS_FURTHER, MI_FGSM, "noop", "random"])].drop(
-        columns="package"
-    )
+    shown = [name, *([OURS_FURTHER] if name == OURS else []), MI_FGSM, "noop", "random"]
+    kept = table[table["attack"].isin(shown)].drop(columns="package")
     kept = kept.astype(object).where(kept.notna(), None)
     return [{str(key): value for key, value in row.items()} for row in kept.to_dict("records")]
 
