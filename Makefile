@@ -15,7 +15,7 @@ PIP     = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 
 .PHONY: help demo test test-slow check format screenshots check-gpu train-attack release-attack clean
 help:            ## show this list
-	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/:/' | column -t -s ':'
+	@awk -F ':.*## *' '/^[a-z0-9-]+:.*##/ { printf "%-20s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.demo  ## tune an attack network on real images, end to end (QUICK=1: a smaller one)
 	@PATH="$(CURDIR)/$(RUN):$$PATH" $(RUN)/jigsaw demo $(if $(QUICK),--quick)
@@ -45,9 +45,10 @@ check-gpu: $(VENV)/.test  ## the tests that need a CUDA device
 	$(RUN)/python -m pytest -m gpu
 
 bench-step: $(VENV)/.test  ## measure a training step beside PyTorch (QUICK=1: fewer rounds)
+bench-storage: $(VENV)/.test  ## measure what storing trials costs beside plain Optuna
 bench-step-gpu: $(VENV)/.test  ## measure it on a CUDA device
 bench-dashboards: $(VENV)/.test  ## measure the dashboards on 5,000 trials (QUICK=1: on 1,000)
-bench-attack: $(VENV)/.test  ## measure the released attack beside the baselines (RANKS=2, DATASET=fashion_mnist, QUICK=1: minutes)
+bench-attack: $(VENV)/.test  ## measure the released attacks beside the baselines (RANKS=2, DATASET=fashion_mnist, QUICK=1: minutes)
 bench-attack-speed: $(VENV)/.test  ## measure its speed beside theirs, on a quiet machine
 bench-attack-steps: $(VENV)/.test  ## measure what gradient steps after the network's pass are worth (QUICK=1: a minute)
 bench-attack-recipe: $(VENV)/.test  ## measure what changes of the recipe that is trained do: half an hour (QUICK=1: a minute)
@@ -59,7 +60,7 @@ bench-%: $(VENV)/.test
 
 train-attack: $(VENV)/.test  ## train what bench-attack evaluates: hours (PARTS=release, JOBS=2, DATASET=fashion_mnist, QUICK=1: minutes)
 	$(RUN)/python -m benchmarks.train_attack $(PARTS)
-release-attack: $(VENV)/.test  ## put the chosen trained network, or NETWORK=weighed-1, and what was measured of it, into models/released
+release-attack: $(VENV)/.test  ## put the chosen trained networks, or NETWORK=weighed-1, and what was measured of them, into models/released
 	$(RUN)/python -m benchmarks.release_attack
 
 clean:           ## remove environments, caches and runs

@@ -49,6 +49,14 @@ def test_modules_that_documents_name_exist() -> None:
             )
 
 
+def test_make_lists_every_benchmark_and_says_what_it_is_for() -> None:
+    told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    found = dict(line.split(maxsplit=1) for line in told.stdout.splitlines())
+    modules = (ROOT / "benchmarks").glob("bench_*.py")
+    assert {path.stem.replace("_", "-") for path in modules} <= set(found)
+    assert found["demo"].endswith("(QUICK=1: a smaller one)")  # whatever a text holds
+
+
 def commands() -> str:
     blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
     script = "\n".join(blocks)
