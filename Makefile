@@ -45,11 +45,11 @@ check-gpu: $(VENV)/.test  ## the tests that need a CUDA device
 	$(RUN)/python -m pytest -m gpu
 
 bench-step: $(VENV)/.test  ## measure a training step beside PyTorch (QUICK=1: fewer rounds)
-bench-storage: $(VENV)/.test  ## measure what storing trials costs beside plain Optuna
 bench-step-gpu: $(VENV)/.test  ## measure it on a CUDA device
+bench-storage: $(VENV)/.test  ## measure what storing trials costs beside plain Optuna
 bench-dashboards: $(VENV)/.test  ## measure the dashboards on 5,000 trials (QUICK=1: on 1,000)
 bench-attack: $(VENV)/.test  ## measure the released attacks beside the baselines (RANKS=2, DATASET=fashion_mnist, QUICK=1: minutes)
-bench-attack-speed: $(VENV)/.test  ## measure its speed beside theirs, on a quiet machine
+bench-attack-speed: $(VENV)/.test  ## measure their speed beside the baselines', on a quiet machine
 bench-attack-steps: $(VENV)/.test  ## measure what gradient steps after the network's pass are worth (QUICK=1: a minute)
 bench-attack-recipe: $(VENV)/.test  ## measure what changes of the recipe that is trained do: half an hour (QUICK=1: a minute)
 bench-nips17: $(VENV)/.test  ## a small study on the images of the NIPS'17 contest (QUICK=1: minutes)

@@ -7,7 +7,6 @@ tune classifiers alone are weak and of families far from the hint's; they see no
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -51,7 +50,7 @@ class LeftOut:
         spec = spec_of(given, **asked, **changes)
         return retrain(self.objective, spec, seed, World(), {"part": "left out"}).network
 
-    @cached_property
+    @property
     def iterated(self) -> Attack:
         """MI-FGSM of the train classifiers."""
         return baseline(MI_FGSM, [self.nets[text] for text in self.objective.conditions.train])

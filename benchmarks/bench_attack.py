@@ -55,6 +55,7 @@ __all__ = [
     "Bench",
     "load_bench",
     "main",
+    "released_names",
 ]
 
 QUICK = bool(os.environ.get("QUICK"))
@@ -143,7 +144,7 @@ def main() -> None:
     attacks |= {name: bench.kept(name) for name in (*OTHERS, MI_FGSM, *filter(None, [best]))}
     if fewer := pretrained(bench.given.train):
         attacks[FEWER] = bench.kept(MI_FGSM, *fewer)
-    own = {name: load_package(Path(name)) for name in (OURS, FAST) if name in RELEASED}
+    own = {name: load_package(Path(name)) for name in released_names()}
     attacks |= {name: network_attack(network) for name, (network, _) in own.items()}
     if OURS in own and own[OURS][0].hint:
         attacks[OURS_FURTHER] = network_attack(load_package(Path(OURS), steps=FURTHER)[0])
@@ -165,6 +166,11 @@ def main() -> None:
         digests = {name: card.digest for name, (_, card) in own.items()}
         _keep(table.assign(package=table["attack"].map(digests)))
         write(NAME, claims, _made_by(best), "bench-attack")
+
+
+def released_names() -> list[str]:
+    """Return the names of this data set's networks that come with Jigsaw."""
+    return [name for name in (OURS, FAST) if name in RELEASED]
 
 
 def load_bench(*names: str) -> Bench:
@@ -325,7 +331,7 @@ _TOLD = {"factorial": effects, "specialists": specialists, "seeds": tuning}
 def _made_by(best: str | None) -> dict[str, object]:
     given = conditions(quick=QUICK)
     return {
-        "released networks": ", ".join(name for name in (OURS, FAST) if name in RELEASED) or "none",
+        "released networks": ", ".join(released_names()) or "none",
         "images": f"{IMAGES} of the test images of {DATASET} (IMAGES={IMAGES}); compared networks see {COMPARED_IMAGES}",
         **{f"{name} classifiers": ", ".join(map(_short, getattr(given, name))) for name in _SETS},
         "tuned baseline": best or "none",

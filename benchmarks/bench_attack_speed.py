@@ -15,12 +15,11 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.attack_baseline import MI_FGSM, tuned
-from benchmarks.attack_cells import FAST, OURS
+from benchmarks.attack_cells import OURS
 from benchmarks.attack_classifiers import SUFFIX
-from benchmarks.bench_attack import EPSILON, ERRORS, FURTHER, Bench, load_bench
+from benchmarks.bench_attack import EPSILON, ERRORS, FURTHER, Bench, load_bench, released_names
 from benchmarks.claims import RESULTS, Claim, write
 from models.package import Card, load_package
-from models.released import RELEASED
 from objectives.baselines import baseline
 from objectives.evaluation import Attack, network_attack
 
@@ -37,14 +36,15 @@ _GOALS: Mapping[bool | None, float] = {True: 8.0, False: 25.0}
 
 def main() -> None:
     bench = load_bench("train")
-    own = {name: load_package(Path(name)) for name in (OURS, FAST) if name in RELEASED}
+    own = {name: load_package(Path(name)) for name in released_names()}
+    hinted = {name: network.hint is not None for name, (network, _) in own.items()}
     attacks: dict[str, Attack] = {
         name: bench.baseline(name) for name in dict.fromkeys((*FRONTIER, tuned() or MI_FGSM))
     }
     attacks |= {name: network_attack(network) for name, (network, _) in own.items()}
-    raced = {**attacks, **_other_steps(), _many(): _of_many(bench)}
-    seconds = in_turn(raced, bench.images.images[:BATCH])
-    hinted = {name: network.hint is not None for name, (network, _) in own.items()}
+    if hinted.get(OURS):
+        attacks |= _other_steps()
+    seconds = in_turn({**attacks, _many(): _of_many(bench)}, bench.images.images[:BATCH])
     claims = [
         *_frontier(seconds, hinted),
         *(_against_many(seconds, name) for name in own),
@@ -63,7 +63,6 @@ def _other_steps() -> dict[str, Attack]:
     return {
         f"{OURS}:steps={steps}": network_attack(load_package(Path(OURS), steps=steps)[0])
         for steps in (0, FURTHER)
-        if load_package(Path(OURS))[1].hint
     }
 
 

@@ -385,8 +385,7 @@ class TestBench:
         release_attack.main()
         _, card = load_package(shelf / "cifar10")
         assert card.errors == []
-        for module in (bench_attack, bench_attack_speed):
-            monkeypatch.setattr(module, "RELEASED", ("cifar10", "cifar10-fast"))
+        monkeypatch.setattr(bench_attack, "RELEASED", ("cifar10", "cifar10-fast"))
         # No classifier of digits comes with its weights.
         monkeypatch.setattr(bench_attack, "pretrained", lambda texts: list(texts[:1]))
         for module in (bench_attack, bench_attack_speed):
