@@ -11,7 +11,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.attack_classifiers import DATASET, SUFFIX, conditions, leave_one_out, pretrained
+from benchmarks.attack_classifiers import (
+    DATASET,
+    SUFFIX,
+    conditions,
+    leave_one_out,
+    strong,
+    undefended,
+)
 from benchmarks.command_line import storage
 from models.package import load_package
 from objectives.attack import AttackSettings
@@ -192,10 +199,11 @@ def spec_of(given: AttackSettings, single: int | None = None, **changes: Any) ->
         parameters = {n: v for n, v in parameters.items() if not n.startswith("hint.")}
     else:
         parameters["hint.classifier"] = given.train[0]
-        # The second takes its turn in the steps after a network's own pass: benchmarks.release_attack.
-        parameters.setdefault("hint.beside", dict.fromkeys(given.train[2:], True))
+        # The second, and what is trained against an adversary, take their turns in the steps after a network's own
+        # pass: benchmarks.release_attack.
+        parameters.setdefault("hint.beside", dict.fromkeys(undefended(given.train[2:]), True))
     if parameters.get("targets.weighting") == "weighted":
         # Small classifiers of few images count half of those that come with their weights.
-        strong = pretrained(given.train)
-        parameters["targets.weight"] = {t: 1.0 if t in strong else 0.5 for t in given.train}
+        full = strong(given.train)
+        parameters["targets.weight"] = {t: 1.0 if t in full else 0.5 for t in given.train}
     return AttackSpec.from_parameters(parameters)

@@ -4,6 +4,7 @@ CIFAR-10, by default:
 
     train   resnet20, resnet32: pretrained on all of CIFAR-10
             vgg, plain, resnet8: trained here, of other families and depths
+            resnet20~fgsm-rs:1: resnet20, trained on here against changes of 1 in 255
     tune    plain@1, resnet8@1: trained here, of other seeds
     report  resnet56: pretrained; alone, and behind jpeg:50, bits:3 and median:3, defences that nothing
             else stands behind
@@ -20,8 +21,8 @@ Recipes, studies, baselines and steps are chosen with the second train classifie
 (`leave_one_out`): what is chosen for the tune set's small classifiers alone is not what suits a ResNet of full strength
 (docs/decisions/0033).
 
-What is trained here sees 180,000 of the train images of the data pack (CIFAR-10's 9,000 20 times each), as
-`objectives.classifier` does by default, and is kept in the classifier cache. Tune images are 500 of other
+What is trained here sees 180,000 of the train images of the data pack (CIFAR-10's 9,000 20 times each), what is trained on
+a fifth of that, and is kept in the classifier cache. Tune images are 500 of other
 training images; report images are test images.
 """
 
@@ -30,10 +31,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from models.classifiers import split_training
 from objectives.attack import AttackSettings
 from tests.conftest import DATA
 
-__all__ = ["DATASET", "SUFFIX", "conditions", "leave_one_out", "pretrained"]
+__all__ = ["DATASET", "SUFFIX", "conditions", "defended", "leave_one_out", "strong", "undefended"]
 
 _FOLDER = os.path.relpath(DATA)
 _RESNET = {depth: f"npz:{_FOLDER}/weights/cifar10_resnet{depth}.npz" for depth in (20, 32, 56)}
@@ -46,7 +48,14 @@ def _defended(text: str) -> tuple[str, ...]:
 _SETS: dict[str, dict[str, Any]] = {
     "cifar10": {
         "data": f"cifar10:{_FOLDER}/cifar10_small.npz",
-        "train": (_RESNET[20], _RESNET[32], "vgg", "plain", "resnet8"),
+        "train": (
+            _RESNET[20],
+            _RESNET[32],
+            "vgg",
+            "plain",
+            "resnet8",
+            f"{_RESNET[20]}~fgsm-rs:1",
+        ),
         "tune": ("plain@1", "resnet8@1"),
         "report": (*_defended(_RESNET[56]), "mobilenet", "mobilenet~fgsm-rs:8"),
     },
@@ -89,6 +98,16 @@ def leave_one_out(given: AttackSettings) -> AttackSettings:
     return given.model_copy(update=changes)
 
 
-def pretrained(texts: Sequence[str]) -> list[str]:
-    """Return those that come with their weights."""
+def strong(texts: Sequence[str]) -> list[str]:
+    """Return those of full strength: what comes with its weights, and what is trained on from them."""
     return [text for text in texts if text.startswith("npz:")]
+
+
+def undefended(texts: Sequence[str]) -> list[str]:
+    """Return those that are not trained against an adversary."""
+    return [text for text in texts if not split_training(text)[1]]
+
+
+def defended(texts: Sequence[str]) -> list[str]:
+    """Return those that are trained against an adversary."""
+    return [text for text in texts if split_training(text)[1]]

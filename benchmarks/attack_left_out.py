@@ -5,8 +5,8 @@ tune classifiers alone are weak and of families far from the hint's; they see no
 (docs/decisions/0029, 0033).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,17 +14,18 @@ from numpy.typing import NDArray
 
 from benchmarks.attack_baseline import MI_FGSM
 from benchmarks.attack_cells import spec_of
-from benchmarks.attack_classifiers import conditions, leave_one_out
+from benchmarks.attack_classifiers import conditions, defended, leave_one_out, undefended
 from models.classifiers import Classifier
 from models.generators import AttackNetwork
+from models.hints import Hint
 from objectives.attack import AttackObjective
 from objectives.baselines import baseline
-from objectives.evaluation import Attack, error_rates
+from objectives.evaluation import Attack, error_rates, network_attack
 from objectives.retraining import retrain
-from objectives.targets import load_targets
+from objectives.targets import load_targets, parse_target
 from study.world import World
 
-__all__ = ["EPSILONS", "LeftOut", "left_out"]
+__all__ = ["EPSILONS", "LeftOut", "in_turn", "left_out"]
 
 EPSILONS = (4, 8, 16)
 
@@ -46,9 +47,20 @@ class LeftOut:
     def train(self, seed: int, **changes: Any) -> AttackNetwork:
         """Return a network of the benchmark's recipe with these changes; its hint asks all train classifiers."""
         given = self.objective.conditions
-        asked = {"hint.beside": dict.fromkeys(given.train[1:], True)}
+        asked = {"hint.beside": dict.fromkeys(undefended(given.train[1:]), True)}
         spec = spec_of(given, **asked, **changes)
         return retrain(self.objective, spec, seed, World(), {"part": "left out"}).network
+
+    def climbing(self, network: AttackNetwork, steps: int, gain: float) -> Attack:
+        """Return the network as it attacks with so many steps of such a gain, by turns as the released one.
+
+        What is left out would take the second step; the hint's own classifier takes it.
+        """
+        train, hint = self.objective.conditions.train, network.hint
+        second = in_turn((train[0], *defended(train)), self.nets)
+        other = network.copy(mode="share")
+        other.hint = replace(hint, steps=steps, gain=gain, second=second)
+        return network_attack(other)
 
     @property
     def iterated(self) -> Attack:
@@ -87,3 +99,15 @@ def left_out(*, quick: bool, images: int, shown: int) -> LeftOut:
         (*given.train, *given.tune), objective.data, given.classifier_images, World()
     )
     return LeftOut(objective, nets, shown)
+
+
+def in_turn(texts: Sequence[str], nets: Mapping[str, Classifier]) -> Hint:
+    """Return the first of these classifiers as one that takes a step of an attack, with the others after it.
+
+    Args:
+        texts: of the classifiers, one or more.
+        nets: the classifiers by their text.
+    """
+    first, *others = texts
+    second = in_turn(others, nets) if others else None
+    return Hint("input", parse_target(first)[0], nets[first], second=second)

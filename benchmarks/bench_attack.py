@@ -19,7 +19,14 @@ import pandas as pd
 
 from benchmarks.attack_baseline import MI_FGSM, tuned
 from benchmarks.attack_cells import COMPARED, FAST, FOLDER, OURS, packages
-from benchmarks.attack_classifiers import DATASET, SUFFIX, conditions, leave_one_out, pretrained
+from benchmarks.attack_classifiers import (
+    DATASET,
+    SUFFIX,
+    conditions,
+    leave_one_out,
+    strong,
+    undefended,
+)
 from benchmarks.attack_compared import (
     Compared,
     cells,
@@ -72,8 +79,10 @@ OURS_FURTHER = f"{OURS}:steps={FURTHER}"
 _SETS = ("train", "tune", "report")
 # Baselines beside the two that ours is held against are shown at this budget alone.
 EPSILON, OTHERS = 8, ("fgsm", "mi-fgsm:steps=3")
-# The same with gradients of the pretrained ResNets alone, of which four of the report classifiers are relatives.
+# The same with gradients of the pretrained ResNets alone, of which four of the report classifiers are relatives, and
+# without what is trained against an adversary.
 FEWER = f"{MI_FGSM} on the ResNets"
+PLAIN = f"{MI_FGSM} on undefended targets"
 _BATCH = 40
 # Seconds a rank waits for the others: baselines take minutes, and not all ranks as many.
 _PATIENCE = 3600.0
@@ -142,13 +151,16 @@ def main() -> None:
     best = tuned()
     attacks: dict[str, Attack] = {"noop": noop, "random": random_sign}
     attacks |= {name: bench.kept(name) for name in (*OTHERS, MI_FGSM, *filter(None, [best]))}
-    if fewer := pretrained(bench.given.train):
+    plain = undefended(bench.given.train)
+    if fewer := strong(plain):
         attacks[FEWER] = bench.kept(MI_FGSM, *fewer)
+    if len(plain) < len(bench.given.train):
+        attacks[PLAIN] = bench.kept(MI_FGSM, *plain)
     own = {name: load_package(Path(name)) for name in released_names()}
     attacks |= {name: network_attack(network) for name, (network, _) in own.items()}
     if OURS in own and own[OURS][0].hint:
         attacks[OURS_FURTHER] = network_attack(load_package(Path(OURS), steps=FURTHER)[0])
-    whole = {"noop", "random", MI_FGSM, FEWER, best, OURS, FAST, OURS_FURTHER}
+    whole = {"noop", "random", MI_FGSM, FEWER, PLAIN, best, OURS, FAST, OURS_FURTHER}
     answers = bench.answers(
         attacks, {name: EPSILONS if name in whole else (EPSILON,) for name in attacks}, IMAGES
     )
@@ -207,7 +219,7 @@ def _against(answers: Answers, bench: Bench, best: str | None, ours: str) -> lis
         for name, word in (("same", "family"), ("cross", "cross"))
     }
     told = {attack for attack, *_ in answers.adversarial}
-    others = [name for name in dict.fromkeys([MI_FGSM, best, FEWER]) if name in told]
+    others = [name for name in dict.fromkeys([MI_FGSM, best, FEWER, PLAIN]) if name in told]
     return [
         _difference(answers, ours, other, epsilon, group, texts)
         for other in others

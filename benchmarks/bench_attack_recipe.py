@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from benchmarks.attack_baseline import MI_FGSM
 from benchmarks.attack_classifiers import SUFFIX
 from benchmarks.attack_left_out import EPSILONS, LeftOut, left_out
-from benchmarks.bench_attack_steps import climbing
 from benchmarks.claims import Claim, write
 from benchmarks.release_attack import GAIN, STEPS
 
@@ -53,7 +52,7 @@ def _claims(judging: LeftOut) -> Iterator[Claim]:
 
 
 def _errors(judging: LeftOut, seed: int, changes: Mapping[str, Any]) -> NDArray[np.float64]:
-    return judging.errors(climbing(judging.train(seed, **changes), STEPS, GAIN))
+    return judging.errors(judging.climbing(judging.train(seed, **changes), STEPS, GAIN))
 
 
 def _told(errors: NDArray[np.float64]) -> str:

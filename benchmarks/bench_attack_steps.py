@@ -5,17 +5,15 @@ such a gain (`benchmarks.attack_left_out`).
 """
 
 import os
-from dataclasses import replace
 from itertools import product
 
 from benchmarks.attack_baseline import MI_FGSM
 from benchmarks.attack_classifiers import SUFFIX
 from benchmarks.attack_left_out import EPSILONS, left_out
 from benchmarks.claims import Claim, write
-from models.generators import AttackNetwork
 from objectives.evaluation import Attack, network_attack
 
-__all__ = ["climbing", "main"]
+__all__ = ["main"]
 
 QUICK = bool(os.environ.get("QUICK"))
 NAME = f"attack_steps{SUFFIX}{'_quick' if QUICK else ''}"
@@ -28,7 +26,7 @@ def main() -> None:
     network = judging.train(1)
     attacks: dict[str, Attack] = {MI_FGSM: judging.iterated, "no steps": network_attack(network)}
     attacks |= {
-        f"{steps} {'step' if steps == 1 else 'steps'} of gain {gain:g}": climbing(
+        f"{steps} {'step' if steps == 1 else 'steps'} of gain {gain:g}": judging.climbing(
             network, steps, gain
         )
         for steps, gain in product(STEPS, GAINS)
@@ -45,13 +43,6 @@ def main() -> None:
     write(
         NAME, claims, {"network": "the benchmark's recipe", **judging.facts}, "bench-attack-steps"
     )
-
-
-def climbing(network: AttackNetwork, steps: int, gain: float) -> Attack:
-    """Return the network as it attacks with so many steps of such a gain; all of its hint's classifiers."""
-    other = network.copy(mode="share")
-    other.hint = replace(network.hint, steps=steps, gain=gain)
-    return network_attack(other)
 
 
 if __name__ == "__main__":

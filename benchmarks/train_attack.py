@@ -12,9 +12,9 @@
     make train-attack PARTS="release factorial"
     JOBS=14 JIGSAW_DEVICE=cuda make train-attack
 
-Networks that are compared train for equal processor time, 600 seconds or `SECONDS=60`: the images that one
-processor core makes of it are measured before the first seed of each, and written down, wherever they are trained
-then. Everything lands in runs/attack (QUICK=1: minutes, in runs/attack-quick); what is there is not trained again, and
+Networks that are compared train for equal processor time, 600 seconds or `SECONDS=60`: how many images one
+processor core makes of it is measured for all of a part by turns, and written down, wherever they are trained then.
+Everything lands in runs/attack (QUICK=1: minutes, in runs/attack-quick); what is there is not trained again, and
 what was stopped goes on: Ctrl-C costs nothing, a crash five minutes. `JOBS=14` trains so many at a time, each in a
 process of its own; PART/NAME-SEED is one network. The raw numbers are gathered in results/attack_training.csv, beside
 the other results. `DATASET=fashion_mnist` is the other data set, with files and folders of its own.
@@ -25,7 +25,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -44,6 +44,7 @@ from benchmarks.attack_classifiers import SUFFIX, conditions
 from benchmarks.claims import RESULTS, command, processor
 from benchmarks.command_line import assigned, jigsaw
 from models import weights
+from models.classifiers import Classifier
 from models.generators import AttackNetwork
 from models.package import load_package, save_package
 from objectives.attack import AttackObjective, train_attack
@@ -63,6 +64,8 @@ JOBS = int(os.environ.get("JOBS") or 1)
 # Trials of each study, and what a compared network may cost.
 TRIALS = 2 if QUICK else 20
 SECONDS = int(os.environ.get("SECONDS") or (1 if QUICK else 600))
+# Updates of each whose time is taken; the first does not count.
+ROUNDS = 3 if QUICK else 12
 
 
 def main(wanted: Sequence[str]) -> None:
@@ -111,20 +114,21 @@ def _baseline(part: str) -> None:
 def _networks(part: str) -> None:
     cells = [cell for cell in CELLS[part]() if cell.missing]
     if part in COMPARED:
-        _together(part, [cell.name for cell in cells])
-    _together(part, [f"{cell.name}-{seed}" for cell in cells for seed in cell.missing])
+        _together(_measure, [(part,)])
+    names = [f"{cell.name}-{seed}" for cell in cells for seed in cell.missing]
+    _together(_one, [(part, name) for name in names])
 
 
-def _together(part: str, names: Sequence[str]) -> None:
-    """Train, or measure, what `_one` takes, JOBS at a time."""
+def _together(call: Callable[..., None], given: Sequence[tuple[str, ...]]) -> None:
+    """Call it with each of what is given, JOBS at a time."""
     if JOBS == 1:
-        for name in names:
-            _one(part, name)
+        for arguments in given:
+            call(*arguments)
         return
     load(conditions(quick=QUICK).data)  # once for all processes, which find it in memory
     fork = get_context("fork")
     with ProcessPoolExecutor(JOBS, mp_context=fork, initializer=_use_one_thread) as pool:
-        _wait(pool, [pool.submit(_one, part, name) for name in names])
+        _wait(pool, [pool.submit(call, *arguments) for arguments in given])
 
 
 def _use_one_thread() -> None:
@@ -135,11 +139,8 @@ def _use_one_thread() -> None:
 
 
 def _one(part: str, name: str) -> None:
-    """Train the network called NAME-SEED, or measure the cell called NAME."""
+    """Train the network called NAME-SEED."""
     for cell in CELLS[part]() if part in CELLS else ():
-        if name == cell.name:
-            _images(cell)
-            return
         for seed in cell.numbers:
             if name == cell.place(seed).name:
                 _train(cell, seed)
@@ -174,24 +175,29 @@ def _images(cell: Cell) -> int:
     if done:
         seen: int = load_package(cell.place(done[0]))[1].record["conditions"]["images"]
         return seen
-    return _affordable(cell)
+    if not _note(cell).exists():
+        _measure(cell.part)
+    return int(_note(cell).read_text())
 
 
-def _affordable(cell: Cell) -> int:
-    """Return how many images the cell's networks can see in SECONDS of a processor core, in whole batches."""
-    known = (
-        attack_cells.FOLDER / cell.part / f"{cell.name}.images"
-    )  # networks that were stopped go on with as many
-    if known.exists():
-        return int(known.read_text())
+def _measure(part: str) -> None:
+    """Note how many images the networks of each cell can see in SECONDS of a processor core, in whole batches.
+
+    They take turns, so that what slows the machine slows all alike. What has begun goes on with what is noted.
+    """
+    cells = [cell for cell in CELLS[part]() if len(cell.missing) == cell.seeds]
+    new = [cell for cell in cells if not _note(cell).exists()]
     with _on_processor():
-        updates = _updates(cell)
-        spent = [_processor_seconds(updates) for _ in range(3 if QUICK else 12)]
-    batch = cell.spec.batch.size
-    images = batch * max(1, int(SECONDS / statistics.median(spent[1:])))
-    known.parent.mkdir(parents=True, exist_ok=True)
-    known.write_text(str(images))
-    return images
+        updates = [_updates(cell) for cell in new]
+        rounds = [[_processor_seconds(each) for each in updates] for _ in range(ROUNDS)]
+    for cell, spent in zip(new, zip(*rounds[1:], strict=True), strict=True):
+        images = cell.spec.batch.size * max(1, int(SECONDS / statistics.median(spent)))
+        _note(cell).parent.mkdir(parents=True, exist_ok=True)
+        _note(cell).write_text(str(images))
+
+
+def _note(cell: Cell) -> Path:
+    return attack_cells.FOLDER / cell.part / f"{cell.name}.images"
 
 
 @contextmanager
@@ -263,7 +269,7 @@ def _train(cell: Cell, seed: int) -> None:
     discard(kept)
 
 
-def round_weights(network: AttackNetwork) -> None:
+def round_weights(network: Classifier | AttackNetwork) -> None:
     """Round to half precision, which halves a network's file."""
     arrays = weights.arrays(network).items()
     weights.assign(

@@ -12,8 +12,8 @@ An attack may also climb that doubt, from the perturbation p = tanh u that a net
 Long training makes u so large that no step would move p: what counts is where u is small beside the rest of it.
 g_1 is the gradient at the clean image, which the network has looked at anyway, and g_k the one at the image as
 p_(k-1) perturbs it: gradients add up as in MI-FGSM, and what was learned is where they begin. Where there is a
-second classifier, every other step asks that one. Others may be asked at once, beside the first, whenever the
-network looks: then it sees the gradients of all of them, and
+second classifier, step 2 asks that one, step 3 the second's own second, if it has one, and so on by turns. Others
+may be asked at once, beside the first, whenever the network looks: then it sees the gradients of all of them, and
 
     g_1 = g / mean|g| + the mean of the others' g / mean|g|,
 
@@ -92,7 +92,8 @@ class Hint:
         classifier: the classifier; it is frozen here.
         steps: of the climb that follows a network's own pass in an attack, >= 0; training does without.
         gain: of each step, > 0: how far a gradient of mean size moves u.
-        second: the classifier that steps 2, 4, .. ask, of kind `input`; None for the same in all.
+        second: the classifier that the next step asks, of kind `input`, which may have a second of its own;
+            after the last of them it is the first one's turn again. None for the same in all steps.
         beside: classifiers, of kind `input`, that are asked beside this one whenever the network looks.
 
     Raises:
@@ -146,7 +147,7 @@ class Hint:
         p = xp.tanh(u)
         for step in range(self.steps):
             if step:
-                asked = self.second if self.second and step % 2 else self
+                asked = self.turns[step % len(self.turns)]
                 look = asked._look(xp.clip(images + budget * p, 0, 1), look.labels, deep=False)
             u = u + self.gain * _steepest(*look.gradients)
             p = xp.tanh(u)
@@ -174,6 +175,11 @@ class Hint:
     def classifiers(self) -> tuple[Classifier, ...]:
         """All that it asks."""
         return (self.classifier, *(c for other in self.others for c in other.classifiers))
+
+    @property
+    def turns(self) -> "tuple[Hint, ...]":
+        """Those that steps ask by turns, this one first."""
+        return (self, *(self.second.turns if self.second else ()))
 
     @property
     def others(self) -> "tuple[Hint, ...]":

@@ -3,7 +3,7 @@
     package.json   what `load` reads: network, weights' hash, and the whole record
     weights.npz    parameters
     hint.npz       the classifier that the network takes hints from, if any
-    second.npz     the one that takes turns with it, if any
+    second.npz     the one that takes turns with it, if any, and second-2.npz and so on the ones after that
     beside-1.npz   and so on: those that are asked beside it, if any
     CARD.md        the same record for people
 
@@ -21,6 +21,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models import classifiers, weights
+from models.classifiers import is_trained_on, pretrained
 from models.generators import AttackNetwork, Epsilons, build, parse_arch
 from models.hints import Hint, is_carried
 from models.released import RELEASED, package_folder
@@ -32,6 +33,7 @@ __all__ = ["Card", "HintCard", "check_folder", "describe", "load_package", "save
 _FORMAT = 1
 _SECOND = "second.npz"
 _FILES = frozenset(("CARD.md", "hint.npz", "package.json", _SECOND, "weights.npz"))
+_FURTHER = "second-*.npz"
 _BESIDE = "beside-*.npz"
 
 
@@ -46,7 +48,7 @@ class HintCard(BaseModel):
         weights: sha256 of its arrays.
         steps: see `models.hints.Hint`.
         gain: see `models.hints.Hint`.
-        second: the same facts of the classifier in second.npz, if any.
+        second: the same facts of the classifier in second.npz, if any, which may have a second in second-2.npz.
         beside: the same facts of the classifiers in beside-1.npz, beside-2.npz, ..
     """
 
@@ -212,7 +214,7 @@ def _is_package(folder: Path) -> bool:
 
 
 def _is_own(path: Path) -> bool:
-    return path.name in _FILES or path.match(_BESIDE)
+    return path.name in _FILES or path.match(_BESIDE) or path.match(_FURTHER)
 
 
 def _read_card(path: Path) -> Card:
@@ -248,10 +250,14 @@ def _hints(hint: Hint | None) -> Iterator[tuple[str, Hint]]:
     """Yield the files of a hint's classifiers and what goes into them."""
     if hint:
         yield "hint.npz", hint
-        if hint.second:
-            yield _SECOND, hint.second
+        for k, other in enumerate(hint.turns[1:], start=1):
+            yield _turn(k), other
         for k, other in enumerate(hint.beside, start=1):
             yield _beside(k), other
+
+
+def _turn(number: int) -> str:
+    return _SECOND if number == 1 else _FURTHER.replace("*", str(number))
 
 
 def _beside(number: int) -> str:
@@ -259,13 +265,15 @@ def _beside(number: int) -> str:
 
 
 def _save_hint(path: Path, hint: Hint) -> None:
-    if hint.text.startswith("npz:"):
+    if is_trained_on(hint.text):
+        pretrained.save(path, hint.classifier)
+    elif hint.text.startswith("npz:"):
         path.write_bytes(Path(hint.text.removeprefix("npz:")).read_bytes())
     else:
         weights.save(path, hint.classifier)
 
 
-def _load_hint(path: Path, card: HintCard, channels: int) -> Hint:
+def _load_hint(path: Path, card: HintCard, channels: int, turn: int = 1) -> Hint:
     folder, shape = path.parent, {"channels": channels, "classes": card.classes, "size": card.size}
     if not path.is_file():
         raise DataError(f"package {str(folder)!r} has no {path.name}, which package.json describes")
@@ -275,17 +283,19 @@ def _load_hint(path: Path, card: HintCard, channels: int) -> Hint:
             f"package {str(folder)!r}: hint.classifier is {card.classifier!r}; allowed: an architecture "
             "of models.classifiers, or npz:NAME"
         )
-    pretrained = card.classifier.startswith("npz:")
-    text = f"npz:{path}" if pretrained else card.classifier
+    brought = card.classifier.startswith("npz:")
+    text = f"npz:{path}" if brought else card.classifier
     try:
         classifier = classifiers.build(text, **shape, seed=0)
     except UsageError as error:
         raise DataError(f"package {str(folder)!r}: {error}") from None
-    if not pretrained:
+    if not brought:
         weights.load(path, classifier)
     if weights.digest(classifier) != card.weights:
         raise DataError(f"package {str(folder)!r}: {path.name} is not what package.json describes")
-    second = _load_hint(folder / _SECOND, card.second, channels) if card.second else None
+    second = None
+    if card.second:
+        second = _load_hint(folder / _turn(turn), card.second, channels, turn + 1)
     beside = tuple(
         _load_hint(folder / _beside(k), other, channels)
         for k, other in enumerate(card.beside, start=1)
@@ -314,13 +324,19 @@ def _markdown(card: Card, network: AttackNetwork) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _seconds(card: HintCard) -> list[HintCard]:
+    return [card.second, *_seconds(card.second)] if card.second else []
+
+
 def _hint_line(card: HintCard) -> str:
     looks = max(1, card.steps) + len(card.beside)
     passes = "one forward and one backward pass" if looks == 1 else f"{looks} passes there and back"
     climb = f" and {card.steps} steps of gain {card.gain:g}" if card.steps else ""
     own = f"`{card.classifier}` (hint.npz, sha256 `{card.weights}`)"
     others = [("beside", _beside(k), other) for k, other in enumerate(card.beside, start=1)]
-    others += [("by turns with", _SECOND, card.second)] if card.second else []
+    others += [
+        ("by turns with", _turn(k), other) for k, other in enumerate(_seconds(card), start=1)
+    ]
     turns = "".join(
         f", {how} `{other.classifier}` ({file}, sha256 `{other.weights}`)"
         for how, file, other in others

@@ -14,7 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import device, weights
-from models.classifiers import READY, Classifier, build, defend, freeze, split_training, undefended
+from models.classifiers import (
+    READY,
+    Classifier,
+    build,
+    defend,
+    freeze,
+    is_trained_on,
+    split_training,
+    undefended,
+)
+from models.classifiers.resnet import ResNet
 from models.defences import split_defences
 from objectives.adversary import Adversary, split_adversary
 from objectives.boosters import flip
@@ -35,6 +45,8 @@ __all__ = [
 ]
 
 _DEFAULT_SEED = 0
+# What brings its weights is trained on at this rate, on one of so many of the images that others see.
+_GENTLE_RATE, _GENTLE = 1e-3, 5
 # Seconds of training between two places where ranks meet.
 _TOGETHER = 0.5
 _LOG = logging.getLogger("jigsaw.targets")
@@ -75,9 +87,10 @@ def load_targets(
     need no shared file system. A defended classifier is the undefended one, shown other images.
 
     Args:
-        texts: classifiers, such as `resnet8`, `vgg@1`, `npz:PATH`, `jpeg:50+vgg` or `resnet8~pgd:8`.
+        texts: classifiers, such as `resnet8`, `vgg@1`, `npz:PATH`, `jpeg:50+vgg`, `resnet8~pgd:8`, or
+            `npz:PATH~fgsm-rs:1`, a residual network that is trained on from the weights in the file.
         data: what they are trained on.
-        images: training images each sees.
+        images: training images each sees; what is trained on from weights sees a fifth of them.
         world: the ranks that share the work.
 
     Raises:
@@ -188,7 +201,8 @@ def _identity(text: str) -> tuple[str, Adversary | None, int]:
     name, adversary = split_adversary(name)
     kind = _ready(name)
     if kind in ("npz:", "onnx:"):
-        return f"{kind}{Path(name.removeprefix(kind)).resolve()}", adversary, seed
+        # Trained on or not, and with whatever seed: it comes from the same weights.
+        return f"{kind}{Path(name.removeprefix(kind)).resolve()}", None, _DEFAULT_SEED
     place, _, what = name.removeprefix(kind).rpartition(":")
     known = f"{kind}{Path(place).resolve()}:{what}" if place.endswith(".py") else name
     return known, adversary, seed
@@ -196,6 +210,8 @@ def _identity(text: str) -> tuple[str, Adversary | None, int]:
 
 def _ready(text: str) -> str:
     """Return how the text of a classifier with weights begins, nothing for one to be trained."""
+    if is_trained_on(parse_target(text)[0]):
+        return ""
     return next((kind for kind in READY if text.startswith(kind)), "")
 
 
@@ -212,11 +228,14 @@ def _check_same(ready: Mapping[str, Classifier], world: World) -> None:
 
 def _build(text: str, data: DataSet) -> Classifier:
     name, seed = parse_target(text)
-    _, adversary = split_adversary(name)
-    if adversary and _ready(name):
-        raise UsageError(f"classifier {text!r} is pretrained; what follows ~ trains none")
     shape = data.train.images.shape
     net = build(name, channels=shape[1], classes=len(data.classes), size=shape[2], seed=seed)
+    split_adversary(name)
+    if is_trained_on(name) and not isinstance(net, ResNet):
+        raise UsageError(
+            f"classifier {text!r} brings weights that cannot be trained on; allowed before ~: an "
+            "architecture of models.classifiers, or npz:PATH of a residual network of CIFAR's size"
+        )
     return device.send(net)
 
 
@@ -245,7 +264,8 @@ def _training(
     for text in mine:
         _LOG.info("training classifier %s on %d images of %s", text, images, data.name)
         name, seed = parse_target(text)
-        for update in train_classifier(_spec(name), data, images, seed, World()):
+        spec, seen = _training_of(name, images)
+        for update in train_classifier(spec, data, seen, seed, World()):
             yield update[0]
         nets[text].copyparams(update[1])
         # Minutes of training are kept, whatever becomes of the next one.
@@ -267,14 +287,18 @@ def _keep(text: str, net: Classifier, path: Path, new: bool) -> None:
         weights.save(path, net)
 
 
-def _spec(name: str) -> ClassifierSpec:
-    return ClassifierSpec(classifier=name)
+def _training_of(name: str, images: int) -> tuple[ClassifierSpec, int]:
+    """Return how a classifier is trained, and on how many images: gently where it brings weights."""
+    if is_trained_on(name):
+        return ClassifierSpec(classifier=name, lr=_GENTLE_RATE, cast=0.0), -(-images // _GENTLE)
+    return ClassifierSpec(classifier=name), images
 
 
 def _path(text: str, data: DataSet, images: int) -> Path:
     """Name the file by everything that decides its content."""
     name, seed = parse_target(text)
-    made_of = [_spec(name).model_dump(), seed, images, data.digest, _source_digest(name)]
+    spec, seen = _training_of(name, images)
+    made_of = [spec.model_dump(), seed, seen, data.digest, _source_digest(name)]
     key = sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
     plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in Path(name).name)
     return cache_folder() / "classifiers" / f"{plain}-{key}.npz"
@@ -282,7 +306,7 @@ def _path(text: str, data: DataSet, images: int) -> Path:
 
 def _source_digest(name: str) -> str:
     """A user's own file may change under the same name."""
-    place = Path(split_training(name)[0].rpartition(":")[0])
-    return (
-        sha256(place.read_bytes()).hexdigest() if place.suffix == ".py" and place.is_file() else ""
-    )
+    text, _ = split_training(name)
+    place = Path(text.removeprefix("npz:") if is_trained_on(name) else text.rpartition(":")[0])
+    known = place.suffix in (".py", ".npz") and place.is_file()
+    return sha256(place.read_bytes()).hexdigest() if known else ""

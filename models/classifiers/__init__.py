@@ -14,7 +14,8 @@ A study stores a classifier as text, which `build` turns into a network:
     TEXT~TRAINING             any of these; says how it is trained, see `objectives.adversary`, and makes
                               no difference here
 
-Those that begin with one of READY bring their weights, and are never trained here.
+Those that begin with one of READY bring their weights, and are only trained where a TRAINING says so: then on
+from those weights.
 
 WIDTH is the number of channels of the first stage. STRIDE, 1, 2 or 4, is that of the first
 convolution; without it, the smallest that leaves at most 16 pixels a side.
@@ -48,6 +49,7 @@ __all__ = [
     "build",
     "defend",
     "freeze",
+    "is_trained_on",
     "load",
     "resize",
     "split_training",
@@ -131,6 +133,11 @@ def split_training(text: str) -> tuple[str, str]:
     """Split `resnet8~pgd:8x7` into `resnet8` and how it is trained, empty where the text does not say."""
     matched = _TRAINING.fullmatch(text)
     return (matched[1], matched[2]) if matched else (text, "")
+
+
+def is_trained_on(text: str) -> bool:
+    """Return whether `text`, such as `npz:PATH~fgsm-rs:1`, brings weights and says how they are trained on."""
+    return text.startswith(tuple(READY)) and bool(split_training(text)[1])
 
 
 def _stem_stride(size: int) -> int:

@@ -23,13 +23,19 @@ from models.classifiers.graph import Graph, parse
 from models.classifiers.resnet import ResNet
 from models.classifiers.robust import Robust
 from models.classifiers.squeezenet import SqueezeNet
+from study.arrays import pack, write_whole
 from study.errors import DataError
 
-__all__ = ["load"]
+__all__ = ["load", "save"]
 
 Arrays = Mapping[str, NDArray[Any]]
 
 _TORCH_MEAN, _TORCH_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# What PyTorch calls the arrays of a batch normalisation, and those of other layers, and what Chainer does.
+_NORMALIZATION = {
+    "weight": "gamma", "bias": "beta", "running_mean": "avg_mean", "running_var": "avg_var",
+}  # fmt: skip
+_OTHER = {"weight": "W", "bias": "b"}
 
 
 def load(path: Path) -> Classifier:
@@ -46,6 +52,17 @@ def load(path: Path) -> Classifier:
         f"weights file {str(path)!r} holds {', '.join(sorted(found)[:4]) or 'nothing'}, ...: "
         f"expected a pretrained network, which holds one of {', '.join(_KINDS)}"
     )
+
+
+def save(path: Path, network: ResNet) -> None:
+    """Write a CIFAR ResNet that came from such a file, and was trained on, as such a file, compressed.
+
+    Args:
+        path: the file; its folder must exist.
+        network: what `load` returned for a CIFAR ResNet, with whatever weights.
+    """
+    found = weights.arrays(network).items()
+    write_whole(path, pack({_torch_name(n): a for n, a in found if not _implied(n)}, deflated=True))
 
 
 def _resnet(found: Arrays, path: str) -> Classifier:
@@ -79,15 +96,15 @@ def _resnet(found: Arrays, path: str) -> Classifier:
 def _chainer_name(name: str) -> str:
     """Return Chainer's path of PyTorch's name: `layer1.0.bn1.bias` is `layer1/0/bn1/beta`."""
     place, _, kind = name.rpartition(".")
-    normalization = {
-        "weight": "gamma",
-        "bias": "beta",
-        "running_mean": "avg_mean",
-        "running_var": "avg_var",
-    }
-    other = {"weight": "W", "bias": "b"}
-    kinds = normalization if re.search(r"\bbn\d$", place) else other
+    kinds = _NORMALIZATION if re.search(r"\bbn\d$", place) else _OTHER
     return f"{place.replace('.', '/')}/{kinds.get(kind, kind)}"
+
+
+def _torch_name(name: str) -> str:
+    """Return PyTorch's name of Chainer's path: the inverse of `_chainer_name`."""
+    place, _, kind = name.rpartition("/")
+    kinds = {own: theirs for known in (_NORMALIZATION, _OTHER) for theirs, own in known.items()}
+    return f"{place.replace('/', '.')}.{kinds[kind]}"
 
 
 def _robust(found: Arrays, path: str) -> Classifier:
@@ -137,13 +154,14 @@ def _shape(found: Arrays, name: str, axes: int, path: str) -> tuple[int, ...]:
 
 def _filled(network: Classifier, found: Arrays, path: str) -> Classifier:
     """Fill `network` with `found`; what the file never holds (normalisation, counters) stays."""
-    own = {
-        name: array
-        for name, array in weights.arrays(network).items()
-        if name in ("mean", "std") or name.endswith("/N")
-    }
+    own = {name: array for name, array in weights.arrays(network).items() if _implied(name)}
     weights.assign(network, {**own, **found}, f"weights file {path!r}")
     return network
+
+
+def _implied(name: str) -> bool:
+    """Return whether no file holds it: the normalisation, and Chainer's counters."""
+    return name in ("mean", "std") or name.endswith("/N")
 
 
 _KINDS: Mapping[str, Callable[[Arrays, str], Classifier]] = {

@@ -281,7 +281,9 @@ class Hint(torch.nn.Module):  # type: ignore[misc]
         found: tuple[Tensor, ...] = self.graph(images * self.scale + self.shift)
         return found
 
-    def climb(self, x: Tensor, budget: Tensor, u: Tensor, look: Look, second: Any) -> Tensor:
+    def climb(
+        self, x: Tensor, budget: Tensor, u: Tensor, look: Look, turns: Sequence[Any]
+    ) -> Tensor:
         """Return the perturbation p = tanh u of images x after `steps` along their gradients.
 
         Args:
@@ -289,13 +291,13 @@ class Hint(torch.nn.Module):  # type: ignore[misc]
             budget: epsilon / 255, (N, 1, 1, 1).
             u: of the network.
             look: at the clean images.
-            second: what every other step asks.
+            turns: what steps ask by turns, this one first.
         """
         u, gradients = _START * _over_its_mean(u), look.gradients
         p = torch.tanh(u)
         for step in range(self.steps):
             if step:
-                asked = second if step % 2 else self
+                asked = turns[step % len(turns)]
                 _, *gradients, _ = asked(torch.clamp(x + budget * p, 0, 1), look.labels, deep=False)
             u = u + self.gain * _steepest(*gradients)
             p = torch.tanh(u)
@@ -330,7 +332,7 @@ class AttackNetwork(torch.nn.Module):  # type: ignore[misc]
             on features that the budget modulates), `scaled` or `single` (one for all); `values`, the
             budgets it was trained for in units of 1/255; `stride`, what height and width are padded to a
             multiple of; `scales` of the encoder; `steps` of a recurrent one, else None, and whether it
-            `adds` them up; and `graphs`: `trunk`, or `encode` and `decode`; `hint`, `second`,
+            `adds` them up; and `graphs`: `trunk`, or `encode` and `decode`; `hint`, `second`, `second-2`, ..
             and `beside-1`, `beside-2`, .. where it has them.
         tensors: by graph and name the weights; `head_w` (heads, outputs, features) and `head_b` (heads,
             outputs, 1); for `film`, `film_scale` and `film_shift` (features, waves).
@@ -379,9 +381,11 @@ class AttackNetwork(torch.nn.Module):  # type: ignore[misc]
         look = self._look(x)
         p, u = (self._once if self.steps is None else self._in_steps)(x, epsilon, look)
         if "hint" in self.graphs and self.graphs["hint"].steps:
-            first = self.graphs["hint"]
-            second = self.graphs["second" if "second" in self.graphs else "hint"]
-            p = first.climb(x, _unit(epsilon, x), u, look, second)
+            turns = [
+                graph for name, graph in self.graphs.items()
+                if name.partition("-")[0] in ("hint", "second")
+            ]  # fmt: skip
+            p = turns[0].climb(x, _unit(epsilon, x), u, look, turns)
         return p[:, :, :h, :w]
 
     def _once(self, x: Tensor, epsilon: Tensor, look: Look) -> tuple[Tensor, Tensor]:

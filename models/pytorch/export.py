@@ -93,8 +93,8 @@ def _described(network: AttackNetwork) -> tuple[dict[str, Any], dict[str, torch.
     }
     hint = network.hint
     extra = {"hint": _hint(hint)} if hint else {}
-    if hint and hint.second:
-        extra["second"] = _hint(hint.second)
+    for k, other in enumerate(hint.turns[1:] if hint else (), start=1):
+        extra["second" if k == 1 else f"second-{k}"] = _hint(other)
     for k, other in enumerate(hint.beside if hint else (), start=1):
         extra[f"beside-{k}"] = _hint(other)
     description = {

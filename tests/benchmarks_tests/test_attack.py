@@ -132,7 +132,8 @@ def test_the_sets_are_disjoint_and_report_is_as_the_protocol_asks(
     check_disjoint({name: getattr(given, name) for name in ("train", "tune", "report")})
     assert {text.partition("+")[0] for text in given.report} >= {"jpeg:50", "bits:3", "median:3"}
     assert any("~" in text for text in given.report)
-    assert not any("~" in text or "+" in text for text in (*given.train, *given.tune))
+    assert not any("~" in text for text in given.tune)
+    assert not any("+" in text for text in (*given.train, *given.tune))
     assert attack_classifiers.conditions(quick=False, images=3).images == 3
     assert attack_classifiers.conditions(quick=True).classifier_images < given.classifier_images
 
@@ -290,10 +291,7 @@ class TestTraining:
             "_processor_seconds",
             lambda _: seen.append(os.environ["JIGSAW_DEVICE"]) or 1.0,
         )
-        given = small(quick=False)
-        train_attack._affordable(
-            attack_cells.Cell("factorial", "a", attack_cells.spec_of(given), given)
-        )
+        train_attack._measure("specialists")
         assert set(seen) == {"cpu"}
         assert os.environ["JIGSAW_DEVICE"] == "cuda"
 
@@ -329,13 +327,21 @@ class TestTraining:
         }
         assert train_attack.absent() == ["release", "baseline", "factorial", "specialists"]
 
-    def test_more_time_allows_more_images(self, workshop, monkeypatch) -> None:
-        spent = iter([9.0, *[0.5] * 20])
-        monkeypatch.setattr(train_attack, "_processor_seconds", lambda updates: next(spent))
+    def test_time_is_taken_by_turns_and_what_costs_less_sees_more(
+        self, workshop, monkeypatch
+    ) -> None:
+        order, costs = [], {}
+
+        def seconds(updates) -> float:
+            order.append(costs.setdefault(id(updates), len(costs)))
+            return 9.0 if len(order) <= 4 else 0.5 * (1 + order[-1])
+
+        monkeypatch.setattr(train_attack, "_processor_seconds", seconds)
         monkeypatch.setattr(train_attack, "SECONDS", 10)
-        given = small(quick=False)
-        cell = attack_cells.Cell("factorial", "a", attack_cells.spec_of(given), given)
-        assert train_attack._affordable(cell) == 20 * 8
+        train_attack._measure("specialists")
+        assert order == [0, 1, 2, 3] * train_attack.ROUNDS
+        cells = list(attack_cells.CELLS["specialists"]())
+        assert [train_attack._images(cell) for cell in cells] == [20 * 8, 10 * 8, 6 * 8, 5 * 8]
 
 
 class TestBaseline:
@@ -387,7 +393,7 @@ class TestBench:
         assert card.errors == []
         monkeypatch.setattr(bench_attack, "RELEASED", ("cifar10", "cifar10-fast"))
         # No classifier of digits comes with its weights.
-        monkeypatch.setattr(bench_attack, "pretrained", lambda texts: list(texts[:1]))
+        monkeypatch.setattr(bench_attack, "strong", lambda texts: list(texts[:1]))
         for module in (bench_attack, bench_attack_speed):
             monkeypatch.setattr(module, "load_package", lambda path, **steps: load_package(
                 path if path.is_absolute() else shelf / path, **steps))  # fmt: skip

@@ -348,6 +348,25 @@ def test_a_second_classifier_travels_with_the_package(turning: Path, package: Pa
     assert not (turning / "second.npz").exists()
 
 
+def test_all_that_take_turns_travel_with_the_package(turning: Path, tmp_path: Path) -> None:
+    network, _ = load_package(turning)
+    third = Hint(
+        "input",
+        "resnet8-w4",
+        classifiers.build("resnet8-w4", channels=1, classes=7, size=12, seed=6),
+    )
+    network.hint = replace(network.hint, steps=3, second=replace(network.hint.second, second=third))
+    save_package(tmp_path / "three", network, RECORD)
+    found, _ = load_package(tmp_path / "three")
+    assert [asked.text for asked in found.hint.turns] == ["vgg-w4", "plain-w4", "resnet8-w4"]
+    np.testing.assert_array_equal(attacked(found), attacked(network))
+    text = (tmp_path / "three" / "CARD.md").read_text()
+    assert ", by turns with `plain-w4` (second.npz, sha256 `" in text
+    assert ", by turns with `resnet8-w4` (second-2.npz, sha256 `" in text
+    save_package(tmp_path / "three", load_package(turning)[0], RECORD)
+    assert not (tmp_path / "three" / "second-2.npz").exists()
+
+
 @pytest.fixture
 def accompanied(turning: Path) -> AttackNetwork:
     """A network whose hint asks two more classifiers at once."""

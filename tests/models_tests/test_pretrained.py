@@ -15,6 +15,7 @@ from PIL import Image
 from models import weights
 from models.classifiers import Classifier, build, freeze, load, resize
 from models.classifiers.graph import Graph, parse
+from models.classifiers.pretrained import save
 from models.classifiers.resize import Resized
 from models.classifiers.robust import Robust
 from models.classifiers.squeezenet import SqueezeNet
@@ -118,6 +119,16 @@ FORMS = {
 def written(found: Arrays, folder: Path) -> Path:
     np.savez(folder / "a.npz", **found)
     return folder / "a.npz"
+
+
+def test_a_residual_network_that_was_trained_on_is_written_in_the_form_it_came_in(tmp_path) -> None:
+    own = load(written(torch_resnet(), tmp_path))
+    for parameter in own.params():
+        parameter.array += 1
+    save(tmp_path / "b.npz", own)
+    assert set(weights.read(tmp_path / "b.npz")) == set(torch_resnet())
+    again = load(tmp_path / "b.npz")
+    assert weights.digest(again) == weights.digest(own)
 
 
 @pytest.mark.parametrize(("make", "size", "classes"), FORMS.values(), ids=FORMS)

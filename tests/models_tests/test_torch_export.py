@@ -123,11 +123,13 @@ def test_every_generator_answers_alike_with_every_mode_and_hint(name, mode, hint
     + [{"name": "recurrent", "update": "sum"}, {"name": "resnet", "downs": 0}],
     ids=str,
 )
-@pytest.mark.parametrize("turns", [False, True])
+@pytest.mark.parametrize("turns", [(), ("vgg-w2",), ("vgg-w2", "plain-w2")])
 @pytest.mark.parametrize("steps", [0, 1, 3])
 def test_steps_that_add_up_and_hints_that_are_climbed_answer_alike(fields, steps, turns) -> None:
+    second = None
     with chainer.using_config("dtype", np.dtype(np.float64)):
-        second = hint_of("input", "vgg-w2") if turns else None
+        for text in reversed(turns):
+            second = replace(hint_of("input", text), second=second)
     climb = {"steps": steps, "gain": 0.7, "second": second}
     check_equal_in_float64({**fields, "mode": "film"}, "input", **climb)
 

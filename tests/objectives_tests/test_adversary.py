@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from models import weights
-from models.classifiers import build
+from models.classifiers import build, pretrained
+from models.classifiers.robust import Robust
 from objectives.adversary import Adversary, perturb, split_adversary
 from objectives.baselines import baseline
 from objectives.classifier import ClassifierObjective, ClassifierSpec
+from objectives.data import load
 from objectives.evaluation import error_rates
-from objectives.targets import load_targets
+from objectives.targets import cache_folder, load_targets
 from study.errors import UsageError
 from study.world import World
 
@@ -112,12 +114,52 @@ def test_a_robust_classifier_errs_less_under_attack(digits, training) -> None:
     assert errors[1] < errors[0] - 0.15
 
 
-def test_pretrained_weights_are_not_trained_again(digits) -> None:
-    with pytest.raises(UsageError) as raised:
-        load_targets(["npz:a.npz~pgd:8"], digits, 64, World())
-    assert str(raised.value) == (
-        "classifier 'npz:a.npz~pgd:8' is pretrained; what follows ~ trains none"
+@pytest.fixture
+def pretrained_resnet(tmp_path) -> str:
+    """A residual network of CIFAR's size, with its weights in a file."""
+    net = build("resnet8-w4-s1", channels=3, classes=10, size=32, seed=1)
+    pretrained.save(tmp_path / "net.npz", net)
+    return f"npz:{tmp_path / 'net.npz'}"
+
+
+def test_pretrained_weights_are_trained_on_where_the_text_says_so(
+    pretrained_resnet, tmp_path
+) -> None:
+    data, text = load("patches"), f"{pretrained_resnet}~fgsm-rs:4"
+    # A fifth of the images is one batch, and one step of Adam moves no weight farther than its rate.
+    nets = load_targets([pretrained_resnet, text], data, 5 * 32, World())
+    before, after = (
+        {p: w.array for p, w in nets[name].namedparams()} for name in (pretrained_resnet, text)
     )
+    moved = {name: np.abs(after[name] - before[name]).max() for name in before}
+    assert 0 < max(moved.values()) <= 1e-3 * 1.01
+    kept = list(cache_folder().rglob("*.npz"))
+    again = load_targets([text], data, 5 * 32, World())[text]
+    assert weights.digest(again) == weights.digest(nets[text])
+    assert list(cache_folder().rglob("*.npz")) == kept
+    # Other weights under the same name are another classifier.
+    pretrained.save(tmp_path / "net.npz", again)
+    load_targets([text], data, 5 * 32, World())
+    assert len(list(cache_folder().rglob("*.npz"))) == len(kept) + 1
+
+
+def test_what_an_attack_package_could_not_carry_is_not_trained_on(tmp_path) -> None:
+    names = {"conv1": "0", "conv2": "2", "linear1": "5", "linear2": "7"}
+    arrays = {
+        f"{torch}.{kind}": getattr(getattr(Robust(), own), short).array
+        for own, torch in names.items()
+        for kind, short in (("weight", "W"), ("bias", "b"))
+    }
+    np.savez(tmp_path / "robust.npz", **arrays)
+    text = f"npz:{tmp_path / 'robust.npz'}~pgd:8"
+    with pytest.raises(UsageError) as raised:
+        load_targets([text], load("patches"), 64, World())
+    assert str(raised.value) == (
+        f"classifier {text!r} brings weights that cannot be trained on; allowed before ~: an "
+        "architecture of models.classifiers, or npz:PATH of a residual network of CIFAR's size"
+    )
+    with pytest.raises(UsageError, match="'fgm' after ~ is no adversarial training"):
+        load_targets([text.replace("pgd:8", "fgm")], load("patches"), 64, World())
 
 
 SETTINGS = {"data": "digits", "images": 640, "reports": 2, "adversary": "pgd:32x2"}

@@ -263,6 +263,8 @@ def test_what_is_no_seed_is_refused(seed) -> None:
         ("vgg", "jpeg:50+vgg"),
         ("jpeg:50+vgg@2", "bits:3+vgg@2"),
         ("npz:net.npz", "median:3+npz:x/../net.npz"),
+        ("npz:net.npz~fgsm-rs:1", "npz:x/../net.npz"),
+        ("npz:net.npz~fgsm-rs:1", "jpeg:50+npz:net.npz~pgd:8@2"),
         ("vgg~pgd", "vgg~pgd:8x7"),
         ("x/../net.py:Net~pgd", "jpeg:50+net.py:Net~pgd"),
         ("onnx:x/../net.onnx", "onnx:net.onnx"),
