@@ -25,7 +25,7 @@ from objectives.retraining import retrain
 from objectives.targets import load_targets, parse_target
 from study.world import World
 
-__all__ = ["EPSILONS", "LeftOut", "in_turn", "left_out"]
+__all__ = ["EPSILONS", "LeftOut", "by_turns", "left_out"]
 
 EPSILONS = (4, 8, 16)
 
@@ -57,7 +57,7 @@ class LeftOut:
         What is left out would take the second step; the hint's own classifier takes it.
         """
         train, hint = self.objective.conditions.train, network.hint
-        second = in_turn((train[0], *defended(train)), self.nets)
+        second = by_turns((train[0], *defended(train)), self.nets)
         other = network.copy(mode="share")
         other.hint = replace(hint, steps=steps, gain=gain, second=second)
         return network_attack(other)
@@ -101,7 +101,7 @@ def left_out(*, quick: bool, images: int, shown: int) -> LeftOut:
     return LeftOut(objective, nets, shown)
 
 
-def in_turn(texts: Sequence[str], nets: Mapping[str, Classifier]) -> Hint:
+def by_turns(texts: Sequence[str], nets: Mapping[str, Classifier]) -> Hint:
     """Return the first of these classifiers as one that takes a step of an attack, with the others after it.
 
     Args:
@@ -109,5 +109,5 @@ def in_turn(texts: Sequence[str], nets: Mapping[str, Classifier]) -> Hint:
         nets: the classifiers by their text.
     """
     first, *others = texts
-    second = in_turn(others, nets) if others else None
+    second = by_turns(others, nets) if others else None
     return Hint("input", parse_target(first)[0], nets[first], second=second)

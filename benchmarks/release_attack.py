@@ -20,7 +20,7 @@ import pandas as pd
 from benchmarks.attack_baseline import MI_FGSM
 from benchmarks.attack_cells import CHOSEN, OURS, packages, tune_error
 from benchmarks.attack_classifiers import defended
-from benchmarks.attack_left_out import in_turn
+from benchmarks.attack_left_out import by_turns
 from benchmarks.bench_attack import ERRORS, OURS_FURTHER
 from benchmarks.claims import RESULTS
 from benchmarks.train_attack import round_weights
@@ -82,7 +82,7 @@ def _prepare(network: AttackNetwork, given: Mapping[str, Any]) -> None:
     known = load_targets(turns, load(given["data"]), given["classifier_images"], World())
     for text in robust:
         round_weights(known[text])
-    network.hint = replace(network.hint, steps=STEPS, gain=GAIN, second=in_turn(turns, known))
+    network.hint = replace(network.hint, steps=STEPS, gain=GAIN, second=by_turns(turns, known))
 
 
 def verdict(name: str, rows: Sequence[dict[str, Any]]) -> str:

@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import kernels
-from models.classifiers import Classifier, freeze, resize
+from models.classifiers import Classifier, freeze, resize, split_training
 from study.errors import UsageError
 
 __all__ = ["HINTS", "Hint", "Look", "is_carried"]
@@ -207,7 +207,8 @@ def is_carried(text: str) -> bool:
 
     It can where weights and a name say all, not where code of the user's own would have to run.
     """
-    return text.startswith("npz:") or ":" not in text
+    built, _ = split_training(text)
+    return built.startswith("npz:") or ":" not in built
 
 
 def _doubt(logits: chainer.Variable, labels: NDArray[np.integer]) -> chainer.Variable:

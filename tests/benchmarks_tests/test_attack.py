@@ -39,7 +39,7 @@ from objectives.targets import check_disjoint
 from study.errors import UsageError
 
 SETTINGS = {
-    "data": "digits", "train": ("plain-w2", "plain-w3", "resnet8-w2"), "tune": ("plain-w2@1",),
+    "data": "digits", "train": ("plain-w2", "plain-w3", "resnet8-w2", "plain-w2~fgsm-rs:8"), "tune": ("plain-w2@1",),
     "report": ("plain-w2@2", "vgg-w2"), "classifier_images": 64, "tune_images": 10,
 }  # fmt: skip
 RECIPE = {"arch.name": "resnet", "arch.width": 4, "arch.downs": 1, "arch.blocks": 0, "batch.size": 8,
@@ -66,7 +66,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                        "RECIPE": RECIPE, "TRIAL": 8, "SHOWN": 10, "FINALISTS": 2},
         train_attack: {"QUICK": False, "TRIALS": 1, "SECONDS": 1e-6},
         attack_baseline: {"CHOSEN": tmp_path / "results" / "attack_baseline.csv", "IMAGES": 5,
-                          "CANDIDATES": ("fgsm", "noop")},
+                          "CANDIDATES": ("fgsm", "mi-fgsm:steps=2")},
         bench_attack: {"IMAGES": 10, "COMPARED_IMAGES": 10, "CHECKED": 10, "EPSILONS": (4, 8)},
         bench_attack_speed: {"ROUNDS": 2, "BATCH": 4},
         bench_attack_steps: {"TRAINED": 8, "SHOWN": 5, "STEPS": (1, 2), "GAINS": (0.5, 2.0)},
@@ -181,7 +181,7 @@ class TestTraining:
         for name, (network, card) in found.items():
             targets, epsilons, hints, seed = (int(part[-1]) for part in name.split("-"))
             record = card.record
-            assert len(record["conditions"]["train"]) == (3 if targets else 1)
+            assert len(record["conditions"]["train"]) == (4 if targets else 1)
             assert len(card.epsilons.trained) == (13 if epsilons else 1)
             assert (network.hint is not None) == bool(hints)
             assert record["seed"] == seed
@@ -345,7 +345,8 @@ class TestTraining:
 
 
 class TestBaseline:
-    def test_the_best_candidate_is_chosen_and_kept(self, workshop) -> None:
+    def test_the_best_candidate_is_chosen_and_kept(self, workshop, monkeypatch) -> None:
+        monkeypatch.setattr(attack_baseline, "NOISE", 0.0)
         assert attack_baseline.tuned() is None
         attack_baseline.tune(attack_baseline.CHOSEN)
         table = pd.read_csv(attack_baseline.CHOSEN)
@@ -413,11 +414,13 @@ class TestBench:
             "cifar10-fast", "mi-fgsm", "noop", "random",
         }  # fmt: skip
         assert (card.hint.steps, card.hint.gain) == (release_attack.STEPS, release_attack.GAIN)
-        _, *others = card.record["conditions"]["train"]
-        assert [h.classifier for h in (card.hint.second, *card.hint.beside)] == others
+        first, second, beside, robust = card.record["conditions"]["train"]
         network, _ = load_package(shelf / "cifar10")
-        for array in weights.arrays(network).values():
-            np.testing.assert_array_equal(array, array.astype(np.float16))
+        assert [asked.text for asked in network.hint.turns] == [first, second, robust]
+        assert [asked.text for asked in network.hint.beside] == [beside]
+        for own in (network, network.hint.turns[-1].classifier):
+            for array in weights.arrays(own).values():
+                np.testing.assert_array_equal(array, array.astype(np.float16))
         assert "at epsilon 4" in card.record["measured"]
         self._check(claims(workshop), card.errors)
         self._check_speed(claims(workshop, bench_attack_speed.NAME), card.errors)
@@ -478,10 +481,9 @@ class TestBench:
         whole = small(quick=True)
         assert given.train == tuple(text for text in whole.train if text != whole.train[1])
         assert given.tune == (whole.train[1], f"resize:0.8+{whole.train[1]}", *whole.tune)
-        assert (
-            {spec.hint.classifier, *spec.hint.beside}
-            == set(spec.targets.weight)
-            == set(given.train)
+        assert set(spec.targets.weight) == set(given.train)
+        assert [spec.hint.classifier, *spec.hint.beside] == attack_classifiers.undefended(
+            given.train
         )
         found = claims(workshop, bench_attack_steps.NAME)
         names = [name.partition(":")[0] for name in found.index]
@@ -493,11 +495,11 @@ class TestBench:
     def test_changes_of_the_recipe_are_judged_alike(self, workshop, left_out, monkeypatch) -> None:
         shown = {}
 
-        def climbing(network, steps, gain):
+        def climbing(judging, network, steps, gain):
             shown[network.arch.width] = steps, gain
             return lambda images, epsilon: images
 
-        monkeypatch.setattr(bench_attack_recipe, "climbing", climbing)
+        monkeypatch.setattr(attack_left_out.LeftOut, "climbing", climbing)
         bench_attack_recipe.main()
         seeds = bench_attack_recipe.SEEDS
         assert [(spec.arch.width, seed) for _, spec, seed in left_out] == [

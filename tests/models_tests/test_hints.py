@@ -323,8 +323,11 @@ def test_a_classifier_of_other_images_is_refused() -> None:
     [
         ("vgg-w4", True),
         ("npz:some/file.npz", True),
+        ("vgg-w4~fgsm-rs:8", True),
+        ("npz:some/file.npz~pgd:8x7", True),
         ("my.module:Net", False),
         ("path/to/net.py:Net", False),
+        ("path/to/net.py:Net~pgd", False),
     ],
 )
 def test_only_what_a_package_can_carry_gives_hints(text, carried) -> None:
