@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from models import classifiers, weights
+from models.classifiers import pretrained
 from models.generators import AttackNetwork, Epsilons, build, parse_arch
 from models.hints import Hint
 from models.package import Card, load_package, save_package
@@ -365,6 +366,25 @@ def test_all_that_take_turns_travel_with_the_package(turning: Path, tmp_path: Pa
     assert ", by turns with `resnet8-w4` (second-2.npz, sha256 `" in text
     save_package(tmp_path / "three", load_package(turning)[0], RECORD)
     assert not (tmp_path / "three" / "second-2.npz").exists()
+
+
+def test_one_that_was_trained_on_travels_in_the_form_its_file_had(tmp_path: Path) -> None:
+    shape = {"channels": 3, "classes": 7, "size": 32}
+    file, folder = tmp_path / "net.npz", tmp_path / "on"
+    pretrained.save(file, classifiers.build("resnet8-w2-s1", **shape, seed=0))
+    own = classifiers.build(f"npz:{file}~fgsm-rs:1", **shape, seed=0)
+    for parameter in own.params():
+        parameter.array += 0.1
+    arch = parse_arch({"name": "resnet", "width": 4, "downs": 1, "blocks": 0})
+    hint = Hint("input", f"npz:{file}~fgsm-rs:1", own, steps=2)
+    save_package(folder, build(arch, Epsilons(), channels=3, seed=0, hint=hint), RECORD)
+    file.unlink()
+    found, card = load_package(folder)
+    assert card.hint.classifier == "npz:net.npz~fgsm-rs:1"
+    assert weights.digest(found.hint.classifier) == weights.digest(own)
+    save_package(tmp_path / "again", found, RECORD)
+    again, _ = load_package(tmp_path / "again")
+    assert weights.digest(again.hint.classifier) == weights.digest(own)
 
 
 @pytest.fixture
