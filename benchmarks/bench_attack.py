@@ -4,7 +4,7 @@ Evaluates only: networks are what `make train-attack` left, and the released one
 from the classifiers that the network was trained on; their images are kept in runs/attack/images, so that a
 benchmark that was stopped goes on, and the next network costs minutes. Every error rate goes to
 results/attack_errors.csv; `make bench-attack-speed` measures the speed. `IMAGES=500` takes fewer report images
-than 1,000, and `RANKS=2` shares them among the ranks of an MPI job.
+than 2,000, and `RANKS=2` shares them among the ranks of an MPI job.
 """
 
 import json
@@ -66,7 +66,7 @@ __all__ = [
 ]
 
 QUICK = bool(os.environ.get("QUICK"))
-IMAGES = int(os.environ.get("IMAGES") or (40 if QUICK else 1000))
+IMAGES = int(os.environ.get("IMAGES") or (40 if QUICK else 2000))
 # Networks that are compared with each other are many, and their differences large.
 COMPARED_IMAGES = min(IMAGES, 400)
 CHECKED = 50 if QUICK else 1000
