@@ -123,7 +123,7 @@ def test_every_generator_answers_alike_with_every_mode_and_hint(name, mode, hint
     + [{"name": "recurrent", "update": "sum"}, {"name": "resnet", "downs": 0}],
     ids=str,
 )
-@pytest.mark.parametrize("turns", [(), ("vgg-w2",), ("vgg-w2", "plain-w2")])
+@pytest.mark.parametrize("turns", [(), ("vgg-w2",), ("vgg-w2", "resnet8-w2")])
 @pytest.mark.parametrize("steps", [0, 1, 3])
 def test_steps_that_add_up_and_hints_that_are_climbed_answer_alike(fields, steps, turns) -> None:
     second = None
