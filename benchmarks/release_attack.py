@@ -39,7 +39,7 @@ STEPS, GAIN = 3, 4.0
 # One of the trained networks, in place of the first name's chosen one.
 NETWORK = os.environ.get("NETWORK")
 AFTER = (
-    "weights rounded to half precision, as those of the classifier trained against an adversary are; steps, gain and who "
+    "weights rounded to half precision, its own and those of the classifiers that were trained here; steps, gain and who "
     "takes turns set, which training does without"
 )
 
@@ -80,8 +80,11 @@ def _prepare(network: AttackNetwork, given: Mapping[str, Any]) -> None:
     robust = defended(given["train"])
     turns = (given["train"][1], *robust)
     known = load_targets(turns, load(given["data"]), given["classifier_images"], World())
-    for text in robust:
-        round_weights(known[text])
+    for classifier in (
+        *(other.classifier for other in network.hint.beside),
+        *map(known.get, robust),
+    ):
+        round_weights(classifier)
     network.hint = replace(network.hint, steps=STEPS, gain=GAIN, second=by_turns(turns, known))
 
 
