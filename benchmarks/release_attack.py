@@ -55,6 +55,7 @@ def main() -> None:
         said = {"measured": verdict(name, rows)} if rows else {}
         folder = Path(released.__file__).parent / name
         save_package(folder, network, {**said, **record}, rows)
+        load_package(folder)  # what cannot be read is noticed here
         print(folder)
 
 

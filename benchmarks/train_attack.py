@@ -270,12 +270,14 @@ def _train(cell: Cell, seed: int) -> None:
 
 
 def round_weights(network: Classifier | AttackNetwork) -> None:
-    """Round to half precision, which halves a network's file."""
-    arrays = weights.arrays(network).items()
-    weights.assign(
-        network,
-        {n: a.astype(np.float16).astype(a.dtype) if a.dtype.kind == "f" else a for n, a in arrays},
-    )
+    """Round to half precision, which halves a network's file; what normalises images stays."""
+    arrays = weights.arrays(network)
+    rounded = {
+        name: array.astype(np.float16).astype(array.dtype)
+        for name, array in arrays.items()
+        if array.dtype.kind == "f" and name not in ("mean", "std")
+    }
+    weights.assign(network, {**arrays, **rounded})
 
 
 def _clocks() -> tuple[float, float]:
