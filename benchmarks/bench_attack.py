@@ -38,7 +38,7 @@ from benchmarks.attack_compared import (
 from benchmarks.attack_images import kept
 from benchmarks.claims import RESULTS, Claim, write
 from benchmarks.train_attack import absent
-from models.classifiers import Classifier
+from models.classifiers import Classifier, split_training
 from models.package import load_package
 from models.released import RELEASED
 from objectives.attack import AttackSettings
@@ -207,8 +207,12 @@ def _keep(table: pd.DataFrame) -> None:
 
 def _short(text: str) -> str:
     """Leave the folder of pretrained weights out."""
-    before, found, path = text.partition("npz:")
-    return before + Path(path).stem.removeprefix("cifar10_") if found else text
+    built, training = split_training(text)
+    before, found, path = built.partition("npz:")
+    if not found:
+        return text
+    name = before + Path(path).stem.removeprefix("cifar10_")
+    return f"{name}~{training}" if training else name
 
 
 def _against(answers: Answers, bench: Bench, best: str | None, ours: str) -> list[Claim]:
