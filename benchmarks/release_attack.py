@@ -81,10 +81,11 @@ def _prepare(network: AttackNetwork, given: Mapping[str, Any]) -> None:
     robust = defended(given["train"])
     turns = (given["train"][1], *robust)
     known = load_targets(turns, load(given["data"]), given["classifier_images"], World())
-    for classifier in (
+    trained_here = [
         *(other.classifier for other in network.hint.beside),
-        *map(known.get, robust),
-    ):
+        *map(known.__getitem__, robust),
+    ]
+    for classifier in trained_here:
         round_weights(classifier)
     network.hint = replace(network.hint, steps=STEPS, gain=GAIN, second=by_turns(turns, known))
 
