@@ -16,8 +16,8 @@ from benchmarks.attack_classifiers import (
     SUFFIX,
     conditions,
     leave_one_out,
+    standard,
     strong,
-    undefended,
 )
 from benchmarks.command_line import storage
 from models.package import load_package
@@ -201,7 +201,7 @@ def spec_of(given: AttackSettings, single: int | None = None, **changes: Any) ->
         parameters["hint.classifier"] = given.train[0]
         # The second, and what is trained against an adversary, take their turns in the steps after a network's own
         # pass: benchmarks.release_attack.
-        parameters.setdefault("hint.beside", dict.fromkeys(undefended(given.train[2:]), True))
+        parameters.setdefault("hint.beside", dict.fromkeys(standard(given.train[2:]), True))
     if parameters.get("targets.weighting") == "weighted":
         # Small classifiers of few images count half of those that come with their weights.
         full = strong(given.train)

@@ -35,7 +35,7 @@ from models.classifiers import split_training
 from objectives.attack import AttackSettings
 from tests.conftest import DATA
 
-__all__ = ["DATASET", "SUFFIX", "conditions", "defended", "leave_one_out", "strong", "undefended"]
+__all__ = ["DATASET", "SUFFIX", "conditions", "leave_one_out", "robust", "standard", "strong"]
 
 _FOLDER = os.path.relpath(DATA)
 _RESNET = {depth: f"npz:{_FOLDER}/weights/cifar10_resnet{depth}.npz" for depth in (20, 32, 56)}
@@ -103,11 +103,11 @@ def strong(texts: Sequence[str]) -> list[str]:
     return [text for text in texts if text.startswith("npz:")]
 
 
-def undefended(texts: Sequence[str]) -> list[str]:
+def standard(texts: Sequence[str]) -> list[str]:
     """Return those that are not trained against an adversary."""
     return [text for text in texts if not split_training(text)[1]]
 
 
-def defended(texts: Sequence[str]) -> list[str]:
+def robust(texts: Sequence[str]) -> list[str]:
     """Return those that are trained against an adversary."""
     return [text for text in texts if split_training(text)[1]]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.attack_baseline import MI_FGSM
 from benchmarks.attack_cells import spec_of
-from benchmarks.attack_classifiers import conditions, defended, leave_one_out, undefended
+from benchmarks.attack_classifiers import conditions, leave_one_out, robust, standard
 from models.classifiers import Classifier
 from models.generators import AttackNetwork
 from models.hints import Hint
@@ -45,9 +45,9 @@ class LeftOut:
     shown: int
 
     def train(self, seed: int, **changes: Any) -> AttackNetwork:
-        """Return a network of the benchmark's recipe with these changes; its hint asks all train classifiers."""
+        """Return a network of the benchmark's recipe with these changes; its hint asks all standard train classifiers."""
         given = self.objective.conditions
-        asked = {"hint.beside": dict.fromkeys(undefended(given.train[1:]), True)}
+        asked = {"hint.beside": dict.fromkeys(standard(given.train[1:]), True)}
         spec = spec_of(given, **asked, **changes)
         return retrain(self.objective, spec, seed, World(), {"part": "left out"}).network
 
@@ -57,7 +57,7 @@ class LeftOut:
         What is left out would take the second step; the hint's own classifier takes it.
         """
         train, hint = self.objective.conditions.train, network.hint
-        second = by_turns((train[0], *defended(train)), self.nets)
+        second = by_turns((train[0], *robust(train)), self.nets)
         other = network.copy(mode="share")
         other.hint = replace(hint, steps=steps, gain=gain, second=second)
         return network_attack(other)

@@ -24,8 +24,8 @@ from benchmarks.attack_classifiers import (
     SUFFIX,
     conditions,
     leave_one_out,
+    standard,
     strong,
-    undefended,
 )
 from benchmarks.attack_compared import (
     Compared,
@@ -151,7 +151,7 @@ def main() -> None:
     best = tuned()
     attacks: dict[str, Attack] = {"noop": noop, "random": random_sign}
     attacks |= {name: bench.kept(name) for name in (*OTHERS, MI_FGSM, *filter(None, [best]))}
-    plain = undefended(bench.given.train)
+    plain = standard(bench.given.train)
     if fewer := strong(plain):
         attacks[FEWER] = bench.kept(MI_FGSM, *fewer)
     if len(plain) < len(bench.given.train):

@@ -19,7 +19,7 @@ import pandas as pd
 
 from benchmarks.attack_baseline import MI_FGSM
 from benchmarks.attack_cells import CHOSEN, OURS, packages, tune_error
-from benchmarks.attack_classifiers import defended
+from benchmarks.attack_classifiers import robust
 from benchmarks.attack_left_out import by_turns
 from benchmarks.bench_attack import ERRORS, OURS_FURTHER
 from benchmarks.claims import RESULTS
@@ -78,12 +78,12 @@ def _best(found: Mapping[str, Path], candidate: str) -> Path:
 
 
 def _prepare(network: AttackNetwork, given: Mapping[str, Any]) -> None:
-    robust = defended(given["train"])
-    turns = (given["train"][1], *robust)
+    hardened = robust(given["train"])
+    turns = (given["train"][1], *hardened)
     known = load_targets(turns, load(given["data"]), given["classifier_images"], World())
     trained_here = [
         *(other.classifier for other in network.hint.beside),
-        *map(known.__getitem__, robust),
+        *map(known.__getitem__, hardened),
     ]
     for classifier in trained_here:
         round_weights(classifier)

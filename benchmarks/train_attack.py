@@ -45,6 +45,7 @@ from benchmarks.claims import RESULTS, command, processor
 from benchmarks.command_line import assigned, jigsaw
 from models import weights
 from models.classifiers import Classifier
+from models.classifiers.classifier import NORMALIZATION
 from models.generators import AttackNetwork
 from models.package import load_package, save_package
 from objectives.attack import AttackObjective, train_attack
@@ -275,7 +276,7 @@ def round_weights(network: Classifier | AttackNetwork) -> None:
     rounded = {
         name: array.astype(np.float16).astype(array.dtype)
         for name, array in arrays.items()
-        if array.dtype.kind == "f" and name not in ("mean", "std")
+        if array.dtype.kind == "f" and name not in NORMALIZATION
     }
     weights.assign(network, {**arrays, **rounded})
 

@@ -230,7 +230,7 @@ def _build(text: str, data: DataSet) -> Classifier:
     name, seed = parse_target(text)
     shape = data.train.images.shape
     net = build(name, channels=shape[1], classes=len(data.classes), size=shape[2], seed=seed)
-    split_adversary(name)
+    split_adversary(name)  # refuses what names none before anything is trained
     if is_trained_on(name) and not isinstance(net, ResNet):
         raise UsageError(
             f"classifier {text!r} brings weights that cannot be trained on; allowed before ~: an "
@@ -307,6 +307,8 @@ def _path(text: str, data: DataSet, images: int) -> Path:
 def _source_digest(name: str) -> str:
     """A user's own file may change under the same name."""
     text, _ = split_training(name)
-    place = Path(text.removeprefix("npz:") if is_trained_on(name) else text.rpartition(":")[0])
-    known = place.suffix in (".py", ".npz") and place.is_file()
+    if is_trained_on(name):
+        return sha256(Path(text.removeprefix("npz:")).read_bytes()).hexdigest()
+    place = Path(text.rpartition(":")[0])
+    known = place.suffix == ".py" and place.is_file()
     return sha256(place.read_bytes()).hexdigest() if known else ""

@@ -12,7 +12,19 @@ from numpy.typing import ArrayLike
 from models import kernels
 from study.errors import UsageError
 
-__all__ = ["Classifier", "Weights", "conv", "freeze", "linear", "normalization", "stem"]
+__all__ = [
+    "NORMALIZATION",
+    "Classifier",
+    "Weights",
+    "conv",
+    "freeze",
+    "linear",
+    "normalization",
+    "stem",
+]
+
+# Names of what an image is normalised by: persistent, and no weights.
+NORMALIZATION = ("mean", "std")
 
 
 class Classifier(chainer.Chain):  # type: ignore[misc]  # Chainer is untyped
@@ -48,8 +60,8 @@ class Classifier(chainer.Chain):  # type: ignore[misc]  # Chainer is untyped
         self.frozen = False
         self.normalised = mean is not None
         if mean is not None:
-            self.add_persistent("mean", _per_channel(mean, channels))
-            self.add_persistent("std", _per_channel(std, channels))
+            for name, value in zip(NORMALIZATION, (mean, std), strict=True):
+                self.add_persistent(name, _per_channel(value, channels))
 
     def forward(self, x: Any) -> chainer.Variable:
         """Return the logits (N, classes) of images x, float32 (N, C, H, W) in [0, 1].

@@ -18,7 +18,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from models import weights
-from models.classifiers.classifier import Classifier, Weights
+from models.classifiers.classifier import NORMALIZATION, Classifier, Weights
 from models.classifiers.graph import Graph, parse
 from models.classifiers.resnet import ResNet
 from models.classifiers.robust import Robust
@@ -161,7 +161,7 @@ def _filled(network: Classifier, found: Arrays, path: str) -> Classifier:
 
 def _implied(name: str) -> bool:
     """Return whether no file holds it: the normalisation, and Chainer's counters."""
-    return name in ("mean", "std") or name.endswith("/N")
+    return name in NORMALIZATION or name.endswith("/N")
 
 
 _KINDS: Mapping[str, Callable[[Arrays, str], Classifier]] = {

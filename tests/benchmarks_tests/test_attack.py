@@ -494,9 +494,7 @@ class TestBench:
         assert given.train == tuple(text for text in whole.train if text != whole.train[1])
         assert given.tune == (whole.train[1], f"resize:0.8+{whole.train[1]}", *whole.tune)
         assert set(spec.targets.weight) == set(given.train)
-        assert [spec.hint.classifier, *spec.hint.beside] == attack_classifiers.undefended(
-            given.train
-        )
+        assert [spec.hint.classifier, *spec.hint.beside] == attack_classifiers.standard(given.train)
         found = claims(workshop, bench_attack_steps.NAME)
         names = [name.partition(":")[0] for name in found.index]
         assert names == [

@@ -118,8 +118,8 @@ def test_a_robust_classifier_errs_less_under_attack(digits, training) -> None:
 def pretrained_resnet(tmp_path) -> str:
     """A residual network of CIFAR's size, with its weights in a file."""
     net = build("resnet8-w4-s1", channels=3, classes=10, size=32, seed=1)
-    pretrained.save(tmp_path / "net.npz", net)
-    return f"npz:{tmp_path / 'net.npz'}"
+    pretrained.save(tmp_path / "net.weights", net)
+    return f"npz:{tmp_path / 'net.weights'}"
 
 
 def test_pretrained_weights_are_trained_on_where_the_text_says_so(
@@ -138,7 +138,7 @@ def test_pretrained_weights_are_trained_on_where_the_text_says_so(
     assert weights.digest(again) == weights.digest(nets[text])
     assert list(cache_folder().rglob("*.npz")) == kept
     # Other weights under the same name are another classifier.
-    pretrained.save(tmp_path / "net.npz", again)
+    pretrained.save(tmp_path / "net.weights", again)
     load_targets([text], data, 5 * 32, World())
     assert len(list(cache_folder().rglob("*.npz"))) == len(kept) + 1
 
