@@ -7,12 +7,11 @@ tune classifiers alone are weak and of families far from the hint's; they see no
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.attack_baseline import MI_FGSM
 from benchmarks.attack_cells import spec_of
 from benchmarks.attack_classifiers import conditions, leave_one_out, robust, standard
 from models.classifiers import Classifier
@@ -25,9 +24,23 @@ from objectives.retraining import retrain
 from objectives.targets import load_targets, parse_target
 from study.world import World
 
-__all__ = ["EPSILONS", "LeftOut", "by_turns", "left_out"]
+__all__ = ["EPSILONS", "Climb", "LeftOut", "by_turns", "left_out"]
 
 EPSILONS = (4, 8, 16)
+
+
+class Climb(NamedTuple):
+    """How far an attack climbs after a network's own pass; see `models.hints.Hint`."""
+
+    steps: int
+    gain: float
+    beside_gain: float = 0.0
+
+    def __str__(self) -> str:
+        beside = f", {self.beside_gain:g} of those beside" if self.beside_gain else ""
+        return (
+            f"{self.steps} {'step' if self.steps == 1 else 'steps'} of gain {self.gain:g}{beside}"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,21 +64,20 @@ class LeftOut:
         spec = spec_of(given, **asked, **changes)
         return retrain(self.objective, spec, seed, World(), {"part": "left out"}).network
 
-    def climbing(self, network: AttackNetwork, steps: int, gain: float) -> Attack:
-        """Return the network as it attacks with so many steps of such a gain, by turns as the released one.
+    def climbing(self, network: AttackNetwork, climb: Climb) -> Attack:
+        """Return the network as it attacks with these steps, by turns as the released one.
 
         What is left out would take the second step; the hint's own classifier takes it.
         """
         train, hint = self.objective.conditions.train, network.hint
         second = by_turns((train[0], *robust(train)), self.nets)
         other = network.copy(mode="share")
-        other.hint = replace(hint, steps=steps, gain=gain, second=second)
+        other.hint = replace(hint, second=second, **climb._asdict())
         return network_attack(other)
 
-    @property
-    def iterated(self) -> Attack:
-        """MI-FGSM of the train classifiers."""
-        return baseline(MI_FGSM, [self.nets[text] for text in self.objective.conditions.train])
+    def iterated(self, text: str) -> Attack:
+        """Return a baseline of the train classifiers."""
+        return baseline(text, [self.nets[each] for each in self.objective.conditions.train])
 
     def errors(self, attack: Attack) -> NDArray[np.float64]:
         """Return the errors of an attack in percent, (EPSILONS, judges)."""

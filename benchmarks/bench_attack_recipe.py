@@ -16,7 +16,7 @@ from benchmarks.attack_baseline import MI_FGSM
 from benchmarks.attack_classifiers import SUFFIX
 from benchmarks.attack_left_out import EPSILONS, LeftOut, left_out
 from benchmarks.claims import Claim, write
-from benchmarks.release_attack import GAIN, STEPS
+from benchmarks.release_attack import CLIMB
 
 __all__ = ["main"]
 
@@ -33,12 +33,12 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
 
 def main() -> None:
     judging = left_out(quick=QUICK, images=TRAINED, shown=SHOWN)
-    facts = {**judging.facts, "seeds": len(SEEDS), "steps": f"{STEPS} of gain {GAIN:g}"}
+    facts = {**judging.facts, "seeds": len(SEEDS), "climb": str(CLIMB)}
     write(NAME, [*_claims(judging)], facts, "bench-attack-recipe")
 
 
 def _claims(judging: LeftOut) -> Iterator[Claim]:
-    theirs = judging.errors(judging.iterated)
+    theirs = judging.errors(judging.iterated(MI_FGSM))
     for name, changes in CHANGES.items():
         own = np.mean([_errors(judging, seed, changes) for seed in SEEDS], axis=0)
         yield Claim(
@@ -52,7 +52,7 @@ def _claims(judging: LeftOut) -> Iterator[Claim]:
 
 
 def _errors(judging: LeftOut, seed: int, changes: Mapping[str, Any]) -> NDArray[np.float64]:
-    return judging.errors(judging.climbing(judging.train(seed, **changes), STEPS, GAIN))
+    return judging.errors(judging.climbing(judging.train(seed, **changes), CLIMB))
 
 
 def _told(errors: NDArray[np.float64]) -> str:

@@ -18,13 +18,15 @@ may be asked at once, beside the first, whenever the network looks: then it sees
     g_1 = g / mean|g| + the mean of the others' g / mean|g|,
 
 in which the first counts as much as all others together: small classifiers help against others of their kind, and
-lead away from what fools a large one.
+lead away from what fools a large one. They may also take a turn of their own, together and after all others, in a
+step along the sum of their g / mean|g| that has a gain of its own.
 
 Source: Kurakin et al. 2018, "Adversarial Attacks and Defences Competition", sec. 5.3 (team iwiwi); its
 released network: https://github.com/pfnet-research/nips17-adversarial-attack. Dong et al. 2018, "Boosting
 Adversarial Attacks with Momentum" (MI-FGSM: gradients over their mean size, added up).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -95,6 +97,7 @@ class Hint:
         second: the classifier that the next step asks, of kind `input`, which may have a second of its own;
             after the last of them it is the first one's turn again. None for the same in all steps.
         beside: classifiers, of kind `input`, that are asked beside this one whenever the network looks.
+        beside_gain: of the step that those take together after the last of the turns, >= 0; 0 where they take none.
 
     Raises:
         UsageError: the classifier is of the user's own making.
@@ -107,6 +110,7 @@ class Hint:
     gain: float = 1.0
     second: "Hint | None" = None
     beside: "tuple[Hint, ...]" = ()
+    beside_gain: float = 0.0
 
     def __post_init__(self) -> None:
         if not is_carried(self.text):
@@ -144,15 +148,27 @@ class Hint:
         """
         xp = chainer.backend.get_array_module(images)
         u = _START * _over_its_mean(u)
-        p = xp.tanh(u)
         for step in range(self.steps):
             if step:
-                asked = self.turns[step % len(self.turns)]
-                look = asked._look(xp.clip(images + budget * p, 0, 1), look.labels, deep=False)
-            u = u + self.gain * _steepest(*look.gradients)
-            p = xp.tanh(u)
-        found: NDArray[np.floating] = p
-        return found
+                shown = xp.clip(images + budget * xp.tanh(u), 0, 1)
+                u = u + self._step(step, shown, look.labels)
+            else:
+                u = u + self.gain * _steepest(*look.gradients)
+        p: NDArray[np.floating] = xp.tanh(u)
+        return p
+
+    def _step(self, step: int, shown: NDArray[np.floating], labels: Any) -> Any:
+        """Return what a later step adds to u."""
+        asked, gain = self.asked(step)
+        looks = (one._look(shown, labels, deep=False) for one in asked)
+        return gain * _over_its_mean(sum(_over_its_mean(look.gradient) for look in looks))
+
+    def asked(self, step: int) -> "tuple[Sequence[Hint], float]":
+        """Return what step 1, 2, .. of a climb asks after the first one, 0, and its gain."""
+        cycle: list[tuple[Sequence[Hint], float]] = [((one,), self.gain) for one in self.turns]
+        if self.beside and self.beside_gain:
+            cycle.append((self.beside, self.beside_gain))
+        return cycle[step % len(cycle)]
 
     def _look(self, images: NDArray[np.floating], labels: Any, *, deep: bool) -> Look:
         if kernels.is_whole(images):

@@ -50,6 +50,7 @@ class HintCard(BaseModel):
         gain: see `models.hints.Hint`.
         second: the same facts of the classifier in second.npz, if any, which may have a second in second-2.npz.
         beside: the same facts of the classifiers in beside-1.npz, beside-2.npz, ..
+        beside_gain: see `models.hints.Hint`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -63,6 +64,7 @@ class HintCard(BaseModel):
     gain: float = Field(1.0, gt=0)
     second: "HintCard | None" = None
     beside: "tuple[HintCard, ...]" = ()
+    beside_gain: float = Field(0.0, ge=0)
 
 
 class Card(BaseModel):
@@ -95,9 +97,10 @@ class Card(BaseModel):
         """sha256 of what decides its images: equal weights attack otherwise with another hint."""
         facts = self.model_dump(include={"arch", "epsilons", "channels", "weights", "hint"})
         hint = facts["hint"]
-        while hint:  # one that asks no other at once is called what it was before any could
-            if not hint["beside"]:
-                del hint["beside"]
+        while hint:  # what does without is called what it was before these were known
+            for name in ("beside", "beside_gain"):
+                if not hint[name]:
+                    del hint[name]
             hint = hint["second"]
         return sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -242,7 +245,7 @@ def _hint_card(hint: Hint) -> HintCard:
         kind=hint.kind, classifier=text, classes=own.classes, size=own.size,
         weights=weights.digest(own), steps=hint.steps, gain=hint.gain,
         second=_hint_card(hint.second) if hint.second else None,
-        beside=tuple(_hint_card(other) for other in hint.beside),
+        beside=tuple(_hint_card(other) for other in hint.beside), beside_gain=hint.beside_gain,
     )  # fmt: skip
 
 
@@ -300,7 +303,9 @@ def _load_hint(path: Path, card: HintCard, channels: int, turn: int = 1) -> Hint
         _load_hint(folder / _beside(k), other, channels)
         for k, other in enumerate(card.beside, start=1)
     )
-    return Hint(card.kind, text, classifier, card.steps, card.gain, second, beside)
+    return Hint(
+        card.kind, text, classifier, card.steps, card.gain, second, beside, card.beside_gain
+    )
 
 
 def _markdown(card: Card, network: AttackNetwork) -> str:
@@ -312,8 +317,8 @@ def _markdown(card: Card, network: AttackNetwork) -> str:
         f"- images: {card.channels} channels, any height and width",
         f"- weights: sha256 `{card.weights}`",
     ]
-    if card.hint:
-        lines.append(_hint_line(card.hint))
+    if card.hint and network.hint:
+        lines.append(_hint_line(card.hint, _looks(network.hint)))
     lines += [
         f"- {key}: `{json.dumps(value, sort_keys=True)}`" for key, value in card.record.items()
     ]
@@ -328,10 +333,16 @@ def _seconds(card: HintCard) -> list[HintCard]:
     return [card.second, *_seconds(card.second)] if card.second else []
 
 
-def _hint_line(card: HintCard) -> str:
-    looks = max(1, card.steps) + len(card.beside)
+def _looks(hint: Hint) -> int:
+    """Return how often an attack asks a classifier."""
+    return 1 + len(hint.beside) + sum(len(hint.asked(step)[0]) for step in range(1, hint.steps))
+
+
+def _hint_line(card: HintCard, looks: int) -> str:
     passes = "one forward and one backward pass" if looks == 1 else f"{looks} passes there and back"
     climb = f" and {card.steps} steps of gain {card.gain:g}" if card.steps else ""
+    if card.steps and card.beside_gain:
+        climb += f" ({card.beside_gain:g} of those beside it)"
     own = f"`{card.classifier}` (hint.npz, sha256 `{card.weights}`)"
     others = [("beside", _beside(k), other) for k, other in enumerate(card.beside, start=1)]
     others += [

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 __all__ = ["FORMAT", "OPERATORS", "AttackNetwork", "Graph", "Operation", "attack_network", "padded"]
 
 dependencies = ["torch"]
-FORMAT = 3
+FORMAT = 4
 _TINY = 1e-12  # keeps a map of zeros from being divided by zero
 _WHOLE = 1 - 1e-6  # what of a perturbation is taken for the whole budget
 _START = 8.0  # mean |u| where the steps of a hint begin
@@ -244,8 +244,8 @@ class Hint(torch.nn.Module):  # type: ignore[misc]
 
     Args:
         description: JSON values: `maps`, whether its features are asked for; `size` that images are
-            resized to, or None; `steps` and `gain` of the climb; and its graph, from normalised images to
-            features and logits.
+            resized to, or None; `steps` and `gain` of the climb, and `beside_gain` of a step of those beside
+            it; and its graph, from normalised images to features and logits.
         tensors: of the graph, and `scale` and `shift` (1, C, 1, 1) that normalise images.
     """
 
@@ -254,6 +254,7 @@ class Hint(torch.nn.Module):  # type: ignore[misc]
         own = dict(tensors)
         self.maps, self.size = description["maps"], description["size"]
         self.steps, self.gain = description["steps"], description["gain"]
+        self.beside_gain = description["beside_gain"]
         self.register_buffer("scale", own.pop("scale"))
         self.register_buffer("shift", own.pop("shift"))
         self.graph = _graph(description, own)
@@ -282,7 +283,13 @@ class Hint(torch.nn.Module):  # type: ignore[misc]
         return found
 
     def climb(
-        self, x: Tensor, budget: Tensor, u: Tensor, look: Look, turns: Sequence[Any]
+        self,
+        x: Tensor,
+        budget: Tensor,
+        u: Tensor,
+        look: Look,
+        turns: Sequence[Any],
+        beside: Sequence[Any],
     ) -> Tensor:
         """Return the perturbation p = tanh u of images x after `steps` along their gradients.
 
@@ -292,16 +299,22 @@ class Hint(torch.nn.Module):  # type: ignore[misc]
             u: of the network.
             look: at the clean images.
             turns: what steps ask by turns, this one first.
+            beside: what is asked beside it, and may take a turn together after the others.
         """
-        u, gradients = _START * _over_its_mean(u), look.gradients
-        p = torch.tanh(u)
+        u = _START * _over_its_mean(u)
+        cycle = [([one], self.gain) for one in turns]
+        if beside and self.beside_gain:
+            cycle.append((list(beside), self.beside_gain))
         for step in range(self.steps):
             if step:
-                asked = turns[step % len(turns)]
-                _, *gradients, _ = asked(torch.clamp(x + budget * p, 0, 1), look.labels, deep=False)
-            u = u + self.gain * _steepest(*gradients)
-            p = torch.tanh(u)
-        return p
+                asked, gain = cycle[step % len(cycle)]
+                shown = torch.clamp(x + budget * torch.tanh(u), 0, 1)
+                looks = (one(shown, look.labels, deep=False) for one in asked)
+                steep = sum(_over_its_mean(gradient) for _, gradient, _ in looks)
+                u = u + gain * _over_its_mean(steep)
+            else:
+                u = u + self.gain * _steepest(*look.gradients)
+        return torch.tanh(u)
 
 
 def _even(a: Tensor) -> Tensor:
@@ -381,12 +394,13 @@ class AttackNetwork(torch.nn.Module):  # type: ignore[misc]
         look = self._look(x)
         p, u = (self._once if self.steps is None else self._in_steps)(x, epsilon, look)
         if "hint" in self.graphs and self.graphs["hint"].steps:
-            turns = [
-                graph for name, graph in self.graphs.items()
-                if name.partition("-")[0] in ("hint", "second")
-            ]  # fmt: skip
-            p = turns[0].climb(x, _unit(epsilon, x), u, look, turns)
+            turns = self._called("hint", "second")
+            p = turns[0].climb(x, _unit(epsilon, x), u, look, turns, self._called("beside"))
         return p[:, :, :h, :w]
+
+    def _called(self, *names: str) -> list[Any]:
+        """Return the graphs of these names, without their numbers."""
+        return [graph for name, graph in self.graphs.items() if name.partition("-")[0] in names]
 
     def _once(self, x: Tensor, epsilon: Tensor, look: Look) -> tuple[Tensor, Tensor]:
         u = self._spend(self.graphs["trunk"](_beside(x, look), *look.maps), epsilon)
@@ -414,8 +428,7 @@ class AttackNetwork(torch.nn.Module):  # type: ignore[misc]
         if "hint" not in self.graphs:
             return Look()
         labels, gradient, maps = self.graphs["hint"](shown, labels)
-        beside = (graph for name, graph in self.graphs.items() if name.startswith("beside-"))
-        others = [asked(shown, labels, deep=False)[1] for asked in beside]
+        others = [asked(shown, labels, deep=False)[1] for asked in self._called("beside")]
         # The first map goes where the first stride leads, or nowhere lower without any.
         first = int(self.stride > 1)
         scales = (min(k, self.scales - 1) + first for k in range(len(maps)))

@@ -149,6 +149,7 @@ def _hint(hint: Hint) -> tuple[dict[str, Any], Traced]:
         "size": None if hint.classifier.any_size else hint.classifier.size,
         "steps": hint.steps,
         "gain": hint.gain,
+        "beside_gain": hint.beside_gain,
     }
     return facts, trace_classifier(hint.classifier)
 

@@ -86,7 +86,8 @@ class _Whole:
         here.to_device("@numpy")
         traced = fold(trace_classifier(here))
         size = None if classifier.any_size else classifier.size
-        facts = {"maps": True, "size": size, "steps": 0, "gain": 1.0, **graph(traced)}
+        climb = {"steps": 0, "gain": 1.0, "beside_gain": 0.0}
+        facts = {"maps": True, "size": size, **climb, **graph(traced)}
         hint = attack_network.Hint(facts, tensors(traced.arrays))
         self.module = hint.to(memory_format=torch.channels_last).eval()
         name = type(classifier).__name__  # for what torch says, such as that memory is short

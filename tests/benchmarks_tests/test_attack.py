@@ -28,6 +28,7 @@ from benchmarks import (
     release_attack,
     train_attack,
 )
+from benchmarks.attack_left_out import Climb
 from models import released, weights
 from models.classifiers import Classifier, build, freeze
 from models.package import load_package
@@ -69,7 +70,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                           "CANDIDATES": ("fgsm", "mi-fgsm:steps=2")},
         bench_attack: {"IMAGES": 10, "COMPARED_IMAGES": 10, "CHECKED": 10, "EPSILONS": (4, 8)},
         bench_attack_speed: {"ROUNDS": 2, "BATCH": 4},
-        bench_attack_steps: {"TRAINED": 8, "SHOWN": 5, "STEPS": (1, 2), "GAINS": (0.5, 2.0)},
+        bench_attack_steps: {"TRAINED": 8, "SHOWN": 5, "CLIMBS": [Climb(1, 0.5), Climb(4, 2.0, 1.0)]},
         bench_attack_recipe: {"TRAINED": 8, "SHOWN": 5, "CHANGES": {"as it is": {}, "wider": {"arch.width": 8}}},
     }  # fmt: skip
     for module, values in changes.items():
@@ -424,7 +425,8 @@ class TestBench:
         assert {row["attack"] for row in told.errors} == {
             "cifar10-fast", "mi-fgsm", "noop", "random",
         }  # fmt: skip
-        assert (card.hint.steps, card.hint.gain) == (release_attack.STEPS, release_attack.GAIN)
+        climb = Climb(card.hint.steps, card.hint.gain, card.hint.beside_gain)
+        assert climb == release_attack.CLIMB
         first, second, beside, robust = card.record["conditions"]["train"]
         network, _ = load_package(shelf / "cifar10")
         assert [asked.text for asked in network.hint.turns] == [first, second, robust]
@@ -498,15 +500,14 @@ class TestBench:
         found = claims(workshop, bench_attack_steps.NAME)
         names = [name.partition(":")[0] for name in found.index]
         assert names == [
-            "mi-fgsm", "no steps", "1 step of gain 0.5", "1 step of gain 2", "2 steps of gain 0.5",
-            "2 steps of gain 2",
+            "mi-fgsm", "no steps", "1 step of gain 0.5", "4 steps of gain 2, 1 of those beside",
         ]  # fmt: skip
 
     def test_changes_of_the_recipe_are_judged_alike(self, workshop, left_out, monkeypatch) -> None:
         shown = {}
 
-        def climbing(judging, network, steps, gain):
-            shown[network.arch.width] = steps, gain
+        def climbing(judging, network, climb):
+            shown[network.arch.width] = climb
             return lambda images, epsilon: images
 
         monkeypatch.setattr(attack_left_out.LeftOut, "climbing", climbing)
@@ -515,8 +516,7 @@ class TestBench:
         assert [(spec.arch.width, seed) for _, spec, seed in left_out] == [
             (width, seed) for width in (4, 8) for seed in seeds
         ]
-        released = release_attack.STEPS, release_attack.GAIN
-        assert shown == {4: released, 8: released}
+        assert shown == dict.fromkeys((4, 8), release_attack.CLIMB)
         found = claims(workshop, bench_attack_recipe.NAME)
         names = [name.partition(":")[0] for name in found.index]
         assert names == ["as it is", "wider", "mi-fgsm"]

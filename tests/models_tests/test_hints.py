@@ -294,6 +294,31 @@ def test_the_first_step_after_several_were_asked_follows_the_first_as_much_as_al
     np.testing.assert_allclose(found, np.tanh(climbed), atol=1e-5)
 
 
+@pytest.mark.parametrize("turns", [(), ("resnet8-w2",)])
+def test_those_beside_the_first_take_a_turn_together_after_all_others(turns) -> None:
+    """Along the sum of their gradients, of a gain of their own; then it begins anew with the first alone."""
+    second = Hint("input", *turns, classifier(*turns)) if turns else None
+    hint = replace(asked_at_once("input", steps=6), second=second, beside_gain=0.3)
+    x, u, budget = images(), RNG.normal(size=(4, 3, 16, 16)).astype(np.float32), np.float32(8 / 255)
+    look = hint(x)
+    found = hint.climb(x, np.full((4, 1, 1, 1), budget), u, look)
+
+    def steep(a: np.ndarray) -> np.ndarray:
+        return a / np.abs(a).mean(axis=(1, 2, 3), keepdims=True)
+
+    cycled = cycle([*(((asked,), 0.7) for asked in hint.turns), (hint.beside, 0.3)])
+    u = 8 * steep(u) + 0.7 * steep(steep(look.gradient) + sum(map(steep, look.others)) / 2)
+    for asked, gain in islice(cycled, 1, 6):
+        shown = np.clip(x + budget * np.tanh(u), 0, 1)
+        u = u + gain * steep(sum(steep(one(shown, look.labels).gradient) for one in asked))
+    np.testing.assert_allclose(found, np.tanh(u), atol=1e-4)
+    alone = replace(hint, beside=())
+    np.testing.assert_array_equal(
+        alone.climb(x, np.full((4, 1, 1, 1), budget), u, look),
+        replace(alone, beside_gain=0.0).climb(x, np.full((4, 1, 1, 1), budget), u, look),
+    )
+
+
 @pytest.mark.parametrize("name", GENERATORS)
 def test_a_network_heeds_all_that_are_asked(name) -> None:
     hint, x, budgets = asked_at_once("multiscale"), images(), np.full(4, 8)

@@ -421,7 +421,8 @@ def test_those_that_are_asked_at_once_travel_along(turning: Path, accompanied, t
 def test_packages_of_before_any_could_be_asked_at_once_are_called_what_they_were(turning) -> None:
     _, before = load_package(turning)
     facts = before.model_dump(include={"arch", "epsilons", "channels", "weights", "hint"})
-    del facts["hint"]["beside"], facts["hint"]["second"]["beside"]
+    for hint in (facts["hint"], facts["hint"]["second"]):
+        del hint["beside"], hint["beside_gain"]
     assert before.digest == sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -450,6 +451,23 @@ def test_the_steps_of_an_attack_can_be_chosen_anew(turning: Path, folder: Path) 
     assert np.abs(attacked(three) - attacked(network)).max() > 1e-4
     with pytest.raises(UsageError, match=r"^steps is 2, and package '.*' has no hint to climb$"):
         load_package(folder, steps=2)
+
+
+def test_the_step_of_those_beside_travels_along(accompanied, tmp_path) -> None:
+    accompanied.hint = replace(accompanied.hint, steps=3)
+    before = save_package(tmp_path / "without", accompanied, RECORD)
+    accompanied.hint = replace(accompanied.hint, beside_gain=0.5)
+    card = save_package(tmp_path / "with", accompanied, RECORD)
+    found, told = load_package(tmp_path / "with")
+    assert (told.hint.beside_gain, told.digest) == (0.5, card.digest)
+    assert card.digest != before.digest
+    np.testing.assert_array_equal(attacked(found), attacked(accompanied))
+    text = (tmp_path / "with" / "CARD.md").read_text()
+    assert "3 steps of gain 1 (0.5 of those beside it) from `vgg-w4`" in text
+    # At first all three at once, then the second, then the two that are beside it.
+    assert "an attack costs 6 passes there and back of such a classifier" in text
+    without = (tmp_path / "without" / "CARD.md").read_text()
+    assert "an attack costs 5 passes there and back of such a classifier" in without
 
 
 def test_packages_from_before_steps_are_read(package: Path) -> None:

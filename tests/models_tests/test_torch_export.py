@@ -134,12 +134,15 @@ def test_steps_that_add_up_and_hints_that_are_climbed_answer_alike(fields, steps
     check_equal_in_float64({**fields, "mode": "film"}, "input", **climb)
 
 
-@pytest.mark.parametrize("steps", [0, 1, 3])
+@pytest.mark.parametrize(("steps", "beside_gain"), [(0, 0.0), (1, 0.4), (3, 0.0), (4, 0.4)])
 @pytest.mark.parametrize("name", GENERATORS)
-def test_classifiers_that_are_asked_at_once_answer_alike(name: str, steps: int) -> None:
+def test_classifiers_that_are_asked_at_once_answer_alike(
+    name: str, steps: int, beside_gain: float
+) -> None:
     with chainer.using_config("dtype", np.dtype(np.float64)):
         second, *beside = (hint_of("input", text) for text in ("vgg-w2", "plain-w2", "resnet8-w2"))
     climb = {"steps": steps, "gain": 0.7, "second": second, "beside": tuple(beside)}
+    climb["beside_gain"] = beside_gain
     check_equal_in_float64({"name": name, "mode": "film"}, "multiscale", **climb)
 
 
@@ -287,7 +290,7 @@ def test_steps_without_a_hint_are_refused(package: Path, tmp_path: Path) -> None
 def test_another_format_is_refused(package: Path, tmp_path: Path) -> None:
     place = export_torch(package, tmp_path / "torch") / "network.pt"
     torch.save(torch.load(place, weights_only=True) | {"format": 1}, place)
-    with pytest.raises(ValueError, match=r"network\.pt' has format 1: expected 3"):
+    with pytest.raises(ValueError, match=r"network\.pt' has format 1: expected 4"):
         attack_network.attack_network(place)
 
 
