@@ -36,7 +36,9 @@ def load_hint(
         if asked
     )
     text, classifier = _named("classifier", spec.classifier, train, load)
-    return Hint(spec.kind, text, classifier, spec.steps, spec.gain, second, beside)
+    return Hint(
+        spec.kind, text, classifier, spec.steps, spec.gain, second, beside, spec.beside_gain
+    )
 
 
 def _named(

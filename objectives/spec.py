@@ -57,6 +57,8 @@ class HintSpec(_Part):
             below two steps.
         beside: whether a train classifier, by its text, is asked beside the first whenever the network looks,
             in training too; no, where it is not named.
+        beside_gain: of a step that those take together after the others' turns, 0..10; 0 for none. Never
+            searched, because few steps are.
     """
 
     kind: Literal["none", "input", "multiscale"] = "none"
@@ -65,6 +67,7 @@ class HintSpec(_Part):
     gain: float = Field(1.0, ge=0.01, le=10)
     second: str | None = None
     beside: dict[str, bool] = {}
+    beside_gain: float = Field(0.0, ge=0, le=10)
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> "HintSpec":

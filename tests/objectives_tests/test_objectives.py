@@ -189,7 +189,9 @@ def test_a_second_classifier_is_one_that_the_attack_trains_on(attack) -> None:
 
 def test_those_asked_beside_the_first_are_of_those_that_the_attack_trains_on(attack) -> None:
     given = {"kind": "multiscale", "classifier": "plain-w8"}
-    hint = attack.hint(changed(hint={**given, "beside": {"resnet8-w4": True}}), World())
+    asked = {**given, "beside": {"resnet8-w4": True}, "beside_gain": 0.5}
+    hint = attack.hint(changed(hint=asked), World())
+    assert hint.beside_gain == 0.5
     assert [(h.kind, h.text) for h in hint.beside] == [("input", "resnet8-w4")]
     assert hint.beside[0].classifier is attack._classifiers["resnet8-w4"]
     assert not attack.hint(changed(hint={**given, "beside": {"resnet8-w4": False}}), World()).beside
