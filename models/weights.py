@@ -7,6 +7,7 @@ file can be compared and cached by its hash.
 
 from collections.abc import Mapping
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 
 import chainer
@@ -15,7 +16,9 @@ import numpy as np
 from study.arrays import Array, pack, unpack, write_whole
 from study.errors import DataError
 
-__all__ = ["arrays", "assign", "digest", "encode", "load", "read", "save"]
+__all__ = ["arrays", "assign", "assigned", "digest", "encode", "load", "read", "save"]
+
+_assignments = count(1)
 
 
 def arrays(link: chainer.Link) -> dict[str, Array]:
@@ -103,6 +106,17 @@ def assign(link: chainer.Link, found: Mapping[str, Array], source: str = "set of
             f"it has {', '.join(sorted(expected)[:6])}, ..."
         )
     chainer.serializers.NpzDeserializer(found).load(link)
+    now = next(_assignments)
+    for part in link.links():
+        part.assigned = now
+
+
+def assigned(link: chainer.Link) -> int:
+    """Return a number that is another one after each `assign` to `link` or a part of it.
+
+    What was made from the arrays, such as the same network in another form, is stale then.
+    """
+    return max(getattr(part, "assigned", 0) for part in link.links())
 
 
 def _form(array: Array) -> str:

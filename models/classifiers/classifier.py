@@ -132,7 +132,9 @@ def freeze(classifier: Classifier) -> Classifier:
     batch normalisation uses the running statistics, which stay as they are, whatever
     `chainer.config.train` says. Gradients with respect to the images are unchanged.
     """
-    classifier.frozen = True
+    for part in classifier.links():
+        if isinstance(part, Classifier):  # itself, and what stands behind a defence
+            part.frozen = True
     classifier.cleargrads()
     _stop_gradients(classifier)
     return classifier

@@ -1,6 +1,7 @@
 """A classifier behind defences: what it is shown is transformed first."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import chainer
 
@@ -24,15 +25,24 @@ class Defended(Classifier):
         with self.init_scope():
             self.classifier = classifier
 
+    def forward(self, x: Any) -> chainer.Variable:
+        """Return the logits of the classifier inside for the defended images; see `Classifier`."""
+        self._check(x)
+        with self._mode():
+            return self.classifier(self._defended(chainer.as_variable(x)))
+
     def stages(self, h: chainer.Variable) -> tuple[chainer.Variable, ...]:
         """Return the features of the classifier inside for the defended images."""
-        for defence in self.defences:
-            h = defence(h)
-        return self.classifier.features(h)
+        return self.classifier.features(self._defended(h))
 
     def head(self, h: chainer.Variable) -> chainer.Variable:
         """Return the logits of the classifier inside."""
         return self.classifier.head(h)
+
+    def _defended(self, h: chainer.Variable) -> chainer.Variable:
+        for defence in self.defences:
+            h = defence(h)
+        return h
 
 
 def defend(classifier: Classifier, defences: Sequence[Defence]) -> Classifier:

@@ -1,7 +1,8 @@
-"""A frozen classifier as one function of torch, on a GPU.
+"""A frozen classifier as one function of torch.
 
-There each of Chainer's many small nodes costs more than its arithmetic. What is frozen needs none of them: its
-operations are read off once, and torch differentiates them by the image.
+What is frozen needs none of Chainer's many small nodes, of which each costs more than its arithmetic on a GPU: its
+operations are read off once, with its normalisations folded into its convolutions, and torch differentiates them by
+the image.
 """
 
 import copy
@@ -14,7 +15,9 @@ import chainer
 import torch
 from numpy.typing import NDArray
 
+from models import weights
 from models.classifiers import Classifier
+from models.classifiers.foreign import Foreign
 from models.classifiers.pytorch import TorchModule
 from models.kernels.exchange import array, tensor
 from models.pytorch import attack_network
@@ -30,7 +33,7 @@ def logits(classifier: Classifier, images: Any) -> chainer.Variable | None:
     """Return the logits (N, classes) of images (N, C, H, W), which are differentiable once.
 
     Args:
-        classifier: frozen, and never changed from then on.
+        classifier: frozen; changed by `models.weights.assign` from then on, if at all.
         images: in [0, 1], an array or a Variable, of a size that it takes.
 
     Returns:
@@ -39,8 +42,12 @@ def logits(classifier: Classifier, images: Any) -> chainer.Variable | None:
     whole = _whole(classifier)
     if whole is None:
         return None
-    _wake(tensor(chainer.as_variable(images).array).device)
-    return whole.link(images)
+    x = tensor(chainer.as_variable(images).array)
+    _wake(x.device)
+    if chainer.config.enable_backprop:
+        return whole.link(images)
+    with torch.no_grad():  # activations are not kept
+        return chainer.Variable(array(whole.link.answer(x)))
 
 
 def look(
@@ -103,13 +110,21 @@ class _Last(torch.nn.Module):  # type: ignore[misc]
         return self.hint.answers(images)[-1]
 
 
-_known: WeakKeyDictionary[Classifier, _Whole | None] = WeakKeyDictionary()
+_known: WeakKeyDictionary[Classifier, tuple[int, _Whole | None]] = WeakKeyDictionary()
 
 
 def _whole(classifier: Classifier) -> _Whole | None:
-    if classifier not in _known:
-        try:
-            _known[classifier] = _Whole(classifier)
-        except UsageError:  # an operator is missing: Chainer computes it
-            _known[classifier] = None
-    return _known[classifier]
+    now = weights.assigned(classifier)
+    made, whole = _known.get(classifier, (None, None))
+    if made != now:
+        _known[classifier] = now, (whole := _made(classifier))
+    return whole
+
+
+def _made(classifier: Classifier) -> _Whole | None:
+    if isinstance(classifier, Foreign):  # torch's already
+        return None
+    try:
+        return _Whole(classifier)
+    except UsageError:  # an operator is missing: Chainer computes it
+        return None
