@@ -58,10 +58,8 @@ class TorchModule(chainer.Chain):  # type: ignore[misc]  # Chainer is untyped
 
     def answer(self, images: torch.Tensor) -> torch.Tensor:
         """Return the module's logits, checked."""
-        form = images.device, images.dtype
         try:
-            if form != self._form:
-                self.module, self._form = self.module.to(*form), form
+            self.follow(images)
             logits = self.module(images)
         except Exception as error:  # a user's module may raise anything
             said = (str(error).strip().splitlines() or [""])[0]
@@ -77,6 +75,12 @@ class TorchModule(chainer.Chain):  # type: ignore[misc]  # Chainer is untyped
                 f"expected logits of shape {expected}"
             )
         return logits
+
+    def follow(self, images: torch.Tensor) -> None:
+        """Bring the module to the device and the dtype of these images."""
+        form = images.device, images.dtype
+        if form != self._form:
+            self.module, self._form = self.module.to(*form), form
 
     def serialize(self, serializer: Any) -> None:
         """Hand the module's state and the hash of its source to `models.weights`, which makes the digest."""

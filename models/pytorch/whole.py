@@ -42,12 +42,8 @@ def logits(classifier: Classifier, images: Any) -> chainer.Variable | None:
     whole = _whole(classifier)
     if whole is None:
         return None
-    x = tensor(chainer.as_variable(images).array)
-    _wake(x.device)
-    if chainer.config.enable_backprop:
-        return whole.link(images)
-    with torch.no_grad():  # activations are not kept
-        return chainer.Variable(array(whole.link.answer(x)))
+    _wake(tensor(chainer.as_variable(images).array).device)
+    return whole.link(images)
 
 
 def look(
@@ -69,8 +65,8 @@ def look(
         return None
     x = tensor(images)
     _wake(x.device)
-    asked = whole.module.to(x.device, x.dtype)
-    found = asked(x, None if labels is None else tensor(labels).long(), deep)
+    whole.link.follow(x)
+    found = whole.module(x, None if labels is None else tensor(labels).long(), deep)
     return array(found[0]), array(found[1]), tuple(map(array, found[2]))
 
 

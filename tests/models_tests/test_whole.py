@@ -97,6 +97,14 @@ def test_looks_are_those_of_a_hint(net, kind, given) -> None:
         np.testing.assert_allclose(one, many, rtol=1e-3, atol=1e-4)
 
 
+def test_looks_and_logits_follow_the_images_dtype_by_turns(net) -> None:
+    double = IMAGES.astype(np.float64)
+    one, found = whole.logits(net, IMAGES).array, whole.look(net, double, None, deep=False)
+    again = whole.logits(net, IMAGES).array
+    assert (one.dtype, found[1].dtype, again.dtype) == (np.float32, np.float64, np.float32)
+    np.testing.assert_allclose(again, one, rtol=1e-5)
+
+
 def test_images_are_resized_for_one_that_takes_one_size() -> None:
     net = classifier("vgg-w4")
     images = np.random.default_rng(1).random((2, 3, 20, 24), dtype=np.float32)
