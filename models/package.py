@@ -98,9 +98,11 @@ class Card(BaseModel):
         facts = self.model_dump(include={"arch", "epsilons", "channels", "weights", "hint"})
         hint = facts["hint"]
         while hint:  # what does without is called what it was before these were known
-            for name in ("beside", "beside_gain"):
-                if not hint[name]:
-                    del hint[name]
+            for each in (hint, *hint["beside"]):
+                if not each["beside_gain"]:
+                    del each["beside_gain"]
+            if not hint["beside"]:
+                del hint["beside"]
             hint = hint["second"]
         return sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

@@ -418,6 +418,17 @@ def test_those_that_are_asked_at_once_travel_along(turning: Path, accompanied, t
     assert not (folder / "beside-1.npz").exists()
 
 
+def test_packages_of_before_those_beside_took_steps_are_called_what_they_were(
+    accompanied, tmp_path
+) -> None:
+    before = save_package(tmp_path / "accompanied", accompanied, RECORD)
+    facts = before.model_dump(include={"arch", "epsilons", "channels", "weights", "hint"})
+    for hint in (facts["hint"], facts["hint"]["second"], *facts["hint"]["beside"]):
+        del hint["beside_gain"]
+    del facts["hint"]["second"]["beside"]
+    assert before.digest == sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
 def test_packages_of_before_any_could_be_asked_at_once_are_called_what_they_were(turning) -> None:
     _, before = load_package(turning)
     facts = before.model_dump(include={"arch", "epsilons", "channels", "weights", "hint"})
