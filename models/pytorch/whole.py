@@ -1,6 +1,6 @@
-"""A frozen classifier as one function of torch.
+"""A frozen classifier as one function of torch, on a GPU.
 
-What is frozen needs none of Chainer's many small nodes, of which each costs more than its arithmetic on a GPU: its
+There each of Chainer's many small nodes costs more than its arithmetic. What is frozen needs none of them: its
 operations are read off once, with its normalisations folded into its convolutions, and torch differentiates them by
 the image.
 """
