@@ -148,12 +148,11 @@ class Hint:
         """
         xp = chainer.backend.get_array_module(images)
         u = _START * _over_its_mean(u)
-        for step in range(self.steps):
-            if step:
-                shown = xp.clip(images + budget * xp.tanh(u), 0, 1)
-                u = u + self._step(step, shown, look.labels)
-            else:
-                u = u + self.gain * _steepest(*look.gradients)
+        if self.steps:
+            u = u + self.gain * _steepest(*look.gradients)
+        for step in range(1, self.steps):
+            shown = xp.clip(images + budget * xp.tanh(u), 0, 1)
+            u = u + self._step(step, shown, look.labels)
         p: NDArray[np.floating] = xp.tanh(u)
         return p
 

@@ -73,7 +73,7 @@ class HintSpec(_Part):
     def _both_or_neither(self) -> "HintSpec":
         if (self.kind == "none") != (self.classifier is None):
             raise ValueError("a classifier goes with every kind but none, and with no other")
-        if self.kind == "none" and (self.steps or self.second):
+        if self.kind == "none" and (self.steps or self.second or self.beside_gain):
             raise ValueError("without a hint there is nothing to climb in steps")
         if self.kind == "none" and self.beside:
             raise ValueError("without a hint there is none to ask others beside")

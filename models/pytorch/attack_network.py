@@ -305,15 +305,14 @@ class Hint(torch.nn.Module):  # type: ignore[misc]
         cycle = [([one], self.gain) for one in turns]
         if beside and self.beside_gain:
             cycle.append((list(beside), self.beside_gain))
-        for step in range(self.steps):
-            if step:
-                asked, gain = cycle[step % len(cycle)]
-                shown = torch.clamp(x + budget * torch.tanh(u), 0, 1)
-                looks = (one(shown, look.labels, deep=False) for one in asked)
-                steep = sum(_over_its_mean(gradient) for _, gradient, _ in looks)
-                u = u + gain * _over_its_mean(steep)
-            else:
-                u = u + self.gain * _steepest(*look.gradients)
+        if self.steps:
+            u = u + self.gain * _steepest(*look.gradients)
+        for step in range(1, self.steps):
+            asked, gain = cycle[step % len(cycle)]
+            shown = torch.clamp(x + budget * torch.tanh(u), 0, 1)
+            looks = (one(shown, look.labels, deep=False) for one in asked)
+            steep = sum(_over_its_mean(gradient) for _, gradient, _ in looks)
+            u = u + gain * _over_its_mean(steep)
         return torch.tanh(u)
 
 

@@ -166,14 +166,6 @@ def test_other_weights_are_other_answers(net) -> None:
     assert np.abs(found - before).max() > 1e-3
 
 
-def test_nothing_is_kept_for_a_backward_pass_that_cannot_come(net) -> None:
-    x = chainer.Variable(IMAGES)
-    with chainer.no_backprop_mode():
-        found = whole.logits(net, x)
-    assert found.creator is None
-    np.testing.assert_allclose(found.array, whole.logits(net, x).array, rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.parametrize("name", ["jpeg:50", "resize:0.5"])
 def test_what_is_defended_is_whole_behind_its_defence(name, monkeypatch) -> None:
     asked, plain, logits = [], classifier("vgg-w4"), whole.logits

@@ -238,6 +238,10 @@ def test_specs_are_frozen(place) -> None:
         ),
         ({"hint.steps": 1}, "hint is {'steps': 1}: without a hint there is nothing to climb in"),
         (
+            {"hint.beside_gain": 1.0},
+            "hint is {'beside_gain': 1.0}: without a hint there is nothing to climb in",
+        ),
+        (
             {"hint.kind": "all"},
             "hint.kind is 'all': input should be 'none', 'input' or 'multiscale'",
         ),
