@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -10,7 +10,7 @@ import chainer
 import numpy as np
 from numpy.typing import NDArray
 
-from models import device
+from models import device, kernels
 from models.pixels import to_bytes, to_unit, within_budget
 from objectives.measures import Answers, perturbation_norms, similarities
 from study.world import World
@@ -57,16 +57,32 @@ def apply_attack(attack: Attack, images: NDArray[np.uint8], epsilon: int) -> NDA
 
 
 def network_attack(network: chainer.Link) -> Attack:
-    """Return the attack that an attack network computes in one pass, on the device in use."""
+    """Return the attack that an attack network computes in one pass, on the device in use.
+
+    It attacks with the weights of now: an attack of a network that is trained on is asked for anew.
+    """
     network = device.send(network)
+    attacked = _attacked(network)
 
     def attack(images: NDArray[np.uint8], epsilon: int) -> NDArray[np.uint8]:
         budgets = np.full(len(images), epsilon)
-        with chainer.no_backprop_mode(), chainer.using_config("train", False):
-            adversarial = network(network.device.send(to_unit(images)), budgets)
-        return to_bytes(device.home(adversarial.array))
+        return to_bytes(device.home(attacked(network.device.send(to_unit(images)), budgets)))
 
     return attack
+
+
+def _attacked(network: chainer.Link) -> Callable[..., Any]:
+    if kernels.is_whole(network.head_w):
+        from models.pytorch import whole
+
+        if (found := whole.attack(network)) is not None:
+            return found
+
+    def attacked(images: Any, budgets: NDArray[np.integer]) -> Any:
+        with chainer.no_backprop_mode(), chainer.using_config("train", False):
+            return network(images, budgets).array
+
+    return attacked
 
 
 def error_rates(

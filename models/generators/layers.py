@@ -71,9 +71,13 @@ class Mixer(chainer.Chain):  # type: ignore[misc]
                         )
                     )
 
+    def received(self, scale: int, maps: Sequence[Any]) -> list[Any]:
+        """Return those of a hint's maps that are mixed in at one scale."""
+        return at_scale(maps, scale, self._scales)
+
     def forward(self, scale: int, x: chainer.Variable, maps: Sequence[Any]) -> chainer.Variable:
         """Return the features `x` of one scale with what the hint says there."""
-        there, size = at_scale(maps, scale, self._scales), x.shape[2:]
+        there, size = self.received(scale, maps), x.shape[2:]
         if not there:
             return x
         conv = self.convs[scale]

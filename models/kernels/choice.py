@@ -70,9 +70,9 @@ def provider(array: Any) -> Provider | None:
 
 
 def is_whole(x: Any) -> bool:
-    """Return whether frozen networks compute `x`, an array or a Variable, as one function of PyTorch's."""
+    """Return whether what does not change computes `x`, an array or a Variable, as one function of PyTorch's."""
     array = getattr(x, "array", x)
-    return _in_use.name == "torch" and not isinstance(array, np.ndarray) and _on_gpu("torch")
+    return _in_use.name == "torch" and (isinstance(array, np.ndarray) or _on_gpu("torch"))
 
 
 def fallback(array: Any) -> Provider:

@@ -4,9 +4,10 @@
     adversarial = network(images, 8)  # images (N, C, H, W) in [0, 1]; budget in units of 1/255
 
 The network is a list of operators with the names and attributes of ONNX (https://onnx.ai/onnx/operators/),
-so that it is stated once, where it was trained, and can be read here without that code.
+and one of its own, Mix, so that it is stated once, where it was trained, and can be read here without that code.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 __all__ = ["FORMAT", "OPERATORS", "AttackNetwork", "Graph", "Operation", "attack_network", "padded"]
 
 dependencies = ["torch"]
-FORMAT = 4
+FORMAT = 5
 _TINY = 1e-12  # keeps a map of zeros from being divided by zero
 _WHOLE = 1 - 1e-6  # what of a perturbation is taken for the whole budget
 _START = 8.0  # mean |u| where the steps of a hint begin
@@ -144,6 +145,16 @@ def _slice(a: Mapping[str, Any], x: Tensor) -> Tensor:
     return x[tuple(places)]
 
 
+def _mix(a: Mapping[str, Any], x: Tensor, weight: Tensor, *maps: Tensor) -> Tensor:
+    """Return x with maps of other sizes mixed in by a 1 x 1 convolution of all their channels."""
+    # Mixing and resizing are linear, so their order is free: the fewer numbers first.
+    size = x.shape[2:]
+    for m, own in zip(maps, weight.split([m.shape[1] for m in maps], 1), strict=True):
+        shown = resized(m, size) if m.shape[2] > size[0] else m
+        x = x + resized(F.conv2d(shown, own), size)
+    return x
+
+
 OPERATORS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
         "Add": lambda a, x, y: x + y,
@@ -164,6 +175,27 @@ OPERATORS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     }
 )
 """Each takes the attributes and its inputs; one that is left out is None."""
+_WITH_MIX = MappingProxyType({**OPERATORS, "Mix": _mix})
+# What gives a fresh array that its own derivative does not look at again: whoever alone asks for it may write into it.
+_FRESH = ("Add", "BatchNormalization", "Conv", "ConvTranspose")
+
+
+def _relu_here(a: Mapping[str, Any], x: Tensor) -> Tensor:
+    return torch.relu_(x)
+
+
+def _add_first(a: Mapping[str, Any], x: Tensor, y: Tensor) -> Tensor:
+    return x.add_(y) if (x.shape, x.dtype) == (y.shape, y.dtype) else x + y
+
+
+def _add_second(a: Mapping[str, Any], x: Tensor, y: Tensor) -> Tensor:
+    return _add_first(a, y, x)
+
+
+# By kind, for each of its inputs: the operator that writes into that one.
+_WRITING: Mapping[str, Sequence[Callable[..., Any]]] = MappingProxyType(
+    {"Relu": (_relu_here,), "Add": (_add_first, _add_second)}
+)
 
 
 class Graph(torch.nn.Module):  # type: ignore[misc]  # torch is not looked at, so that it may be absent
@@ -192,7 +224,8 @@ class Graph(torch.nn.Module):  # type: ignore[misc]  # torch is not looked at, s
         super().__init__()
         if missing := sorted({o.kind for o in operations} - set(operators)):
             raise NotImplementedError(f"operators {', '.join(missing)}")
-        self.operations, self.operators = tuple(operations), dict(operators)
+        self.operations = tuple(operations)
+        self._operators = _chosen(operations, results, operators)
         self.sources, self.results = tuple(sources), tuple(results)
         self.constants = {k: t for k, t in tensors.items() if not t.is_floating_point()}
         floating = {k: t for k, t in tensors.items() if k not in self.constants}
@@ -209,9 +242,10 @@ class Graph(torch.nn.Module):  # type: ignore[misc]  # torch is not looked at, s
         values: dict[str, Any] = {"": None, **self.constants}
         values.update(zip(self.sources, inputs, strict=True))
         values.update((name, self.weights[key]) for name, key in self.names.items())
-        for operation, done in zip(self.operations, self._done, strict=True):
-            given = (values[name] for name in operation.inputs)
-            found = self.operators[operation.kind](operation.attributes, *given)
+        for operation, operator, done in zip(
+            self.operations, self._operators, self._done, strict=True
+        ):
+            found = operator(operation.attributes, *(values[name] for name in operation.inputs))
             outputs = found if isinstance(found, tuple) else (found,)
             values.update(zip(operation.outputs, outputs, strict=False))
             for name in done:  # frees the memory of what nobody asks for any more
@@ -219,6 +253,28 @@ class Graph(torch.nn.Module):  # type: ignore[misc]  # torch is not looked at, s
                     values.pop(name, None)
         found = tuple(values[name] for name in self.results)
         return found if len(found) > 1 else found[0]
+
+
+def _chosen(
+    operations: Sequence[Operation],
+    results: Sequence[str],
+    operators: Mapping[str, Callable[..., Any]],
+) -> list[Callable[..., Any]]:
+    """Return the operator of each operation: one that spares an array where it can write into an input of its own."""
+    asked = Counter([*results, *(name for operation in operations for name in operation.inputs)])
+    fresh = {o.outputs[0] for o in operations if o.kind in _FRESH}
+    own = {name for name in fresh if asked[name] == 1}
+
+    def choose(operation: Operation) -> Callable[..., Any]:
+        usual = operators[operation.kind]
+        if usual is OPERATORS.get(operation.kind):
+            writing = _WRITING.get(operation.kind, ())
+            for each, name in zip(writing, operation.inputs, strict=False):
+                if name in own:
+                    return each
+        return usual
+
+    return [choose(operation) for operation in operations]
 
 
 def resized(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -333,7 +389,7 @@ def _steepest(first: Tensor, *others: Tensor) -> Tensor:
 
 def _graph(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Graph:
     operations = [Operation(*row) for row in description["operations"]]
-    return Graph(operations, tensors, description["sources"], description["results"])
+    return Graph(operations, tensors, description["sources"], description["results"], _WITH_MIX)
 
 
 class AttackNetwork(torch.nn.Module):  # type: ignore[misc]
@@ -370,6 +426,8 @@ class AttackNetwork(torch.nn.Module):  # type: ignore[misc]
             weight = None if tensor is None else torch.nn.Parameter(tensor, requires_grad=False)
             self.register_parameter(name, weight)
         self.register_buffer("values", torch.tensor(description["values"]))
+        operations = (o for g in self.graphs.values() if isinstance(g, Graph) for o in g.operations)
+        self.mixes = any(operation.kind == "Mix" for operation in operations)
 
     def forward(self, images: Tensor, epsilon: Tensor | int) -> Tensor:
         """Attack images in one pass.
@@ -428,6 +486,8 @@ class AttackNetwork(torch.nn.Module):  # type: ignore[misc]
             return Look()
         labels, gradient, maps = self.graphs["hint"](shown, labels)
         others = [asked(shown, labels, deep=False)[1] for asked in self._called("beside")]
+        if self.mixes:  # of any size
+            return Look(labels, gradient, maps, others)
         # The first map goes where the first stride leads, or nowhere lower without any.
         first = int(self.stride > 1)
         scales = (min(k, self.scales - 1) + first for k in range(len(maps)))

@@ -4,7 +4,6 @@ import copy
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import chainer
 import numpy as np
@@ -12,12 +11,11 @@ import torch
 
 from models import weights
 from models.classifiers import Classifier
-from models.generators import GENERATORS, AttackNetwork, build
-from models.generators.network import once
+from models.generators import AttackNetwork, build
 from models.hints import Hint
 from models.package import load_package
 from models.pytorch import attack_network
-from models.pytorch.tracing import Traced, graph, tensors, trace, trace_classifier
+from models.pytorch.description import describe
 from models.released import package_folder
 from study.errors import UsageError
 
@@ -47,7 +45,7 @@ def convert(network: AttackNetwork) -> attack_network.AttackNetwork:
     Raises:
         UsageError: the network has parts that have no counterpart in torch here.
     """
-    converted = attack_network.AttackNetwork(*_described(network))
+    converted = attack_network.AttackNetwork(*describe(network))
     converted.eval()
     _check_equal(network, converted)
     return converted
@@ -72,7 +70,7 @@ def export_torch(package: Path, folder: Path) -> Path:
         raise UsageError(f"torch folder {str(folder)!r} exists; name another")
     network, _ = load_package(package)
     convert(network)
-    description, tensors = _described(network)
+    description, tensors = describe(network)
     content = {"format": attack_network.FORMAT, "description": description, "tensors": tensors}
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -81,86 +79,6 @@ def export_torch(package: Path, folder: Path) -> Path:
     shutil.copyfile(attack_network.__file__, fresh / "hubconf.py")
     shutil.copyfile(package_folder(package) / "CARD.md", fresh / "CARD.md")
     return fresh.rename(folder)
-
-
-def _described(network: AttackNetwork) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    _check_known(network)
-    graphs = _graphs(network)
-    own = {
-        name.replace("/", "_"): array
-        for name, array in weights.arrays(network).items()
-        if not name.startswith("trunk/")
-    }
-    hint = network.hint
-    extra = {"hint": _hint(hint)} if hint else {}
-    for k, other in enumerate(hint.turns[1:] if hint else (), start=1):
-        extra["second" if k == 1 else f"second-{k}"] = _hint(other)
-    for k, other in enumerate(hint.beside if hint else (), start=1):
-        extra[f"beside-{k}"] = _hint(other)
-    description = {
-        "channels": network.channels,
-        **network.epsilons.model_dump(include={"mode", "values"}),
-        "stride": network.stride,
-        "scales": _scales(network),
-        "steps": getattr(network.trunk, "steps", None),
-        "adds": getattr(network.trunk, "adds", False),
-        "graphs": {name: graph(traced) for name, traced in graphs.items()}
-        | {name: facts | graph(traced) for name, (facts, traced) in extra.items()},
-    }
-    traces = graphs | {name: traced for name, (_, traced) in extra.items()}
-    arrays = {
-        f"{graph}:{name}": array
-        for graph, traced in traces.items()
-        for name, array in traced.arrays.items()
-    }
-    return description, tensors({**arrays, **own})
-
-
-def _graphs(network: AttackNetwork) -> dict[str, Traced]:
-    """Trace the trunk, with maps of the sizes that it mixes them in at: the module resizes them before."""
-    side, dtype, trunk = network.stride, network.head_w.dtype, network.trunk
-    scales, counts = _scales(network), network.hint.maps if network.hint else ()
-    first = int(side > 1)
-    sizes = [side >> min(k, scales - 1) + first for k in range(len(counts))]
-    added = network.hint.channels if network.hint else 0
-    x = np.zeros((1, network.channels + added, side, side), dtype)
-    maps = [np.zeros((1, c, s, s), dtype) for c, s in zip(counts, sizes, strict=True)]
-    if GENERATORS[network.arch.name].perturb is once:
-        return {"trunk": trace(trunk, lambda x, *maps: trunk(x, maps), x, *maps)}
-    with chainer.using_config("train", False):
-        state = [v.array for v in trunk.encode(chainer.Variable(x))]
-
-    def decode(x: Any, *given: Any) -> Any:
-        return trunk.decode(x, given[: len(maps)], *given[len(maps) :])
-
-    p = np.zeros((1, network.channels, side, side), dtype)
-    encode = trace(trunk, trunk.encode, x)
-    return {"encode": encode, "decode": trace(trunk, decode, x, *maps, p, *state)}
-
-
-def _scales(network: AttackNetwork) -> int:
-    return max(1, network.stride.bit_length() - 1)
-
-
-def _hint(hint: Hint) -> tuple[dict[str, Any], Traced]:
-    """Trace a hint's classifier, from images that are normalised already to its features and logits."""
-    facts = {
-        "maps": hint.kind == "multiscale",
-        "size": None if hint.classifier.any_size else hint.classifier.size,
-        "steps": hint.steps,
-        "gain": hint.gain,
-        "beside_gain": hint.beside_gain,
-    }
-    return facts, trace_classifier(hint.classifier)
-
-
-def _check_known(network: AttackNetwork) -> None:
-    known = ("trunk/", "head_w", "head_b", "film/scale", "film/shift")
-    if others := [n for n in weights.arrays(network) if not n.startswith(known)]:
-        raise UsageError(
-            f"the network holds {', '.join(others[:4])}: what can be exported to torch is a trunk, "
-            "its heads, and how a budget modulates its features"
-        )
 
 
 def _check_equal(network: AttackNetwork, converted: attack_network.AttackNetwork) -> None:

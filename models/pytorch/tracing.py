@@ -1,5 +1,6 @@
 """A Chainer link as a list of operators: what it computed on one batch, read off Chainer's own graph."""
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from models import kernels
 from models.classifiers import Classifier
+from models.generators.layers import Mixer
 from models.pytorch.attack_network import Operation
 from study.errors import UsageError
 
@@ -63,20 +65,23 @@ def trace(link: chainer.Link, function: Callable[..., Any], *inputs: Array) -> T
 def trace_classifier(classifier: Classifier) -> Traced:
     """Return what a classifier computes, from images that are normalised already to its features and logits.
 
-    `arrays` holds `scale` and `shift` (1, C, 1, 1) beside, which normalise images.
+    It may be on any device. `arrays` holds `scale` and `shift` (1, C, 1, 1) beside, which normalise images.
 
     Raises:
         UsageError: it holds a function or link that has no operator here.
     """
 
-    def answers(x: Any) -> Any:
-        features = classifier.stages(x)
-        return (*features, classifier.head(features[-1]))
+    here = copy.deepcopy(classifier)
+    here.to_device("@numpy")
 
-    size, channels = classifier.size, classifier.channels
-    dtype = next(iter(classifier.params())).dtype
-    traced = trace(classifier, answers, np.zeros((1, channels, size, size), dtype))
-    normal = (classifier.std, classifier.mean) if classifier.normalised else (1.0, 0.0)
+    def answers(x: Any) -> Any:
+        features = here.stages(x)
+        return (*features, here.head(features[-1]))
+
+    size, channels = here.size, here.channels
+    dtype = next(iter(here.params())).dtype
+    traced = trace(here, answers, np.zeros((1, channels, size, size), dtype))
+    normal = (here.std, here.mean) if here.normalised else (1.0, 0.0)
     std, mean = (np.broadcast_to(v, (1, channels, 1, 1)) for v in normal)
     scale = 1 / std
     traced.arrays.update(scale=scale.astype(dtype), shift=(-mean * scale).astype(dtype))
@@ -137,11 +142,15 @@ class _Calls(chainer.LinkHook):  # type: ignore[misc]
         self.found: dict[Any, tuple[chainer.Link, Any]] = {}
 
     def forward_postprocess(self, args: Any) -> None:
-        if _operator(args.link) is not None:
+        if isinstance(args.link, Mixer):
+            scale, _, maps = args.args
+            if args.link.received(scale, maps):
+                self.found[args.out.node] = args.link, args.args
+        elif _operator(args.link) is not None:
             relu = args.kwargs.get("relu") or True in args.args[1:]
             # A layer that is asked to is followed by a ReLU, which is a function of its own.
             end = args.out.node.creator_node.inputs[0] if relu else args.out.node
-            self.found[end] = args.link, chainer.as_variable(args.args[0]).node
+            self.found[end] = args.link, args.args
 
 
 class _Tracer:
@@ -168,15 +177,27 @@ class _Tracer:
             return path
         if node not in self.names:
             kind, inputs, attributes = (
-                self._link(*self.calls[node]) if node in self.calls else self._function(node)
+                self._called(*self.calls[node]) if node in self.calls else self._function(node)
             )
             self.names[node] = name = f"value{len(self.names)}"
             self.operations.append(Operation(kind, inputs, (name,), attributes))
         return self.names[node]
 
+    def _called(
+        self, link: chainer.Link, given: Any
+    ) -> tuple[str, tuple[str, ...], dict[str, Any]]:
+        return self._mixer(link, *given) if isinstance(link, Mixer) else self._link(link, given[0])
+
+    def _mixer(
+        self, link: Mixer, scale: int, x: Any, maps: Any
+    ) -> tuple[str, tuple[str, ...], dict[str, Any]]:
+        """Return the operator of what is mixed in at one scale, which resizes maps itself."""
+        inputs = (x, link.convs[scale].W, *link.received(scale, maps))
+        return "Mix", tuple(self.value(each.node) for each in inputs), {}
+
     def _link(self, link: chainer.Link, source: Any) -> tuple[str, tuple[str, ...], dict[str, Any]]:
         kind, names, attributes = _LINKS[_operator(link)]
-        inputs = [self.value(source)]
+        inputs = [self.value(chainer.as_variable(source).node)]
         for name in names:
             if (array := getattr(link, name)) is not None:
                 inputs.append(f"{self.paths[id(link)]}/{name}".lstrip("/"))

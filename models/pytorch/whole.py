@@ -1,17 +1,18 @@
-"""A frozen classifier as one function of torch, on a GPU.
+"""What does not change as one function of torch: a frozen classifier, and an attack network in an attack.
 
-There each of Chainer's many small nodes costs more than its arithmetic. What is frozen needs none of them: its
-operations are read off once, with its normalisations folded into its convolutions, and torch differentiates them by
+On a GPU each of Chainer's many small nodes costs more than its arithmetic, and everywhere some of the arithmetic is
+spared: operations are read off once, with normalisations folded into convolutions. Torch differentiates classifiers by
 the image.
 """
 
-import copy
 import warnings
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import chainer
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -19,12 +20,14 @@ from models import weights
 from models.classifiers import Classifier
 from models.classifiers.foreign import Foreign
 from models.classifiers.pytorch import TorchModule
+from models.generators import AttackNetwork
 from models.kernels.exchange import array, tensor
 from models.pytorch import attack_network
-from models.pytorch.tracing import fold, graph, tensors, trace_classifier
+from models.pytorch.description import describe
+from models.pytorch.tracing import Traced, fold, graph, tensors, trace_classifier
 from study.errors import UsageError
 
-__all__ = ["logits", "look"]
+__all__ = ["attack", "logits", "look"]
 
 Array = NDArray[Any]
 
@@ -70,6 +73,28 @@ def look(
     return array(found[0]), array(found[1]), tuple(map(array, found[2]))
 
 
+def attack(network: AttackNetwork) -> Callable[[Array, NDArray[np.integer]], Array] | None:
+    """Return what a network makes of images (N, C, H, W) in [0, 1] and budgets (N,), with its weights of now.
+
+    Returns:
+        None where the network, or what its hint asks, holds what has no operator in torch here.
+    """
+    try:
+        module = attack_network.AttackNetwork(*describe(network, fold, _traced))
+    except UsageError:
+        return None
+    module.eval().to(memory_format=torch.channels_last)
+
+    def attacked(images: Array, epsilon: NDArray[np.integer]) -> Array:
+        x = tensor(images)
+        _wake(x.device)
+        module.to(x)
+        with torch.no_grad():
+            return array(module(x, torch.from_numpy(epsilon)))
+
+    return attacked
+
+
 @cache
 def _wake(device: torch.device) -> None:
     """Multiply and differentiate once: torch warns, once, that its thread for that found no context of CUDA's.
@@ -85,13 +110,11 @@ def _wake(device: torch.device) -> None:
 
 class _Whole:
     def __init__(self, classifier: Classifier) -> None:
-        here = copy.deepcopy(classifier)
-        here.to_device("@numpy")
-        traced = fold(trace_classifier(here))
+        self.traced = fold(trace_classifier(classifier))
         size = None if classifier.any_size else classifier.size
         climb = {"steps": 0, "gain": 1.0, "beside_gain": 0.0}
-        facts = {"maps": True, "size": size, **climb, **graph(traced)}
-        hint = attack_network.Hint(facts, tensors(traced.arrays))
+        facts = {"maps": True, "size": size, **climb, **graph(self.traced)}
+        hint = attack_network.Hint(facts, tensors(self.traced.arrays))
         self.module = hint.to(memory_format=torch.channels_last).eval()
         name = type(classifier).__name__  # for what torch says, such as that memory is short
         self.link = TorchModule(name, _Last(self.module), classifier.classes, b"")
@@ -115,6 +138,12 @@ def _whole(classifier: Classifier) -> _Whole | None:
     if made != now:
         _known[classifier] = now, (whole := _made(classifier))
     return whole
+
+
+def _traced(classifier: Classifier) -> Traced:
+    if (whole := _whole(classifier)) is None:
+        raise UsageError(f"{type(classifier).__name__} holds what has no operator in torch here")
+    return whole.traced
 
 
 def _made(classifier: Classifier) -> _Whole | None:

@@ -445,6 +445,11 @@ class TestBench:
         after = claims(workshop)
         told = [claim for claim in before.index if "specialists" in claim]
         assert before.loc[told, "value"].equals(after.loc[told, "value"])
+        # Specialists are shown what they were trained for alone.
+        cells = [claim for claim in told if claim.startswith("specialists, ")]
+        shown = {(cell.split(", ")[1], cell.split(", ")[2].split(":")[0]) for cell in cells}
+        own = {("eps04", "eps 4"), ("eps08", "eps 8")}
+        assert shown == {("all", "eps 4"), ("all", "eps 8"), *own}
         monkeypatch.setattr(bench_attack, "COMPARED_IMAGES", 9)
         with pytest.raises(TypeError):
             bench_attack.main()

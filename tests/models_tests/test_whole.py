@@ -1,4 +1,6 @@
-"""Frozen classifiers as one function of torch compute what Chainer computes, node by node."""
+"""Frozen classifiers and attack networks as one function of torch compute what Chainer computes, node by node."""
+
+from typing import Any, get_args
 
 import models  # noqa: F401  makes Chainer importable
 
@@ -11,8 +13,12 @@ import pytest
 from models import kernels, weights
 from models.classifiers import Classifier, build, defend, freeze
 from models.defences import split_defences
-from models.hints import Hint
+from models.generators import GENERATORS, AttackNetwork, Epsilons, parse_arch
+from models.generators import build as build_network
+from models.hints import HINTS, Hint
 from models.kernels import choice
+from models.pixels import to_bytes
+from objectives.evaluation import network_attack
 from study.errors import UsageError
 
 torch = pytest.importorskip("torch")
@@ -126,7 +132,7 @@ def test_what_has_no_operator_is_left_to_chainer() -> None:
     assert whole.look(defended, IMAGES, None, deep=True) is None
 
 
-def test_what_is_frozen_is_computed_whole_on_a_gpu_and_nowhere_else(monkeypatch) -> None:
+def test_what_is_frozen_is_computed_whole_by_torch_and_nobody_else(monkeypatch) -> None:
     net, asked = classifier("resnet8-w4"), []
     monkeypatch.setattr(whole, "logits", lambda *given: asked.append("logits"))
     monkeypatch.setattr(whole, "look", lambda *given, deep: asked.append("look"))
@@ -137,9 +143,11 @@ def test_what_is_frozen_is_computed_whole_on_a_gpu_and_nowhere_else(monkeypatch)
         Hint("input", "resnet8-w4", net)(IMAGES)
         return list(asked)
 
-    assert ask() == []
-    monkeypatch.setattr(kernels, "is_whole", lambda x: True)
-    assert ask() == ["logits", "look"]
+    for name in ("numpy", "chainer"):
+        with kernels.using(name):
+            assert ask() == []
+    with kernels.using("torch"):
+        assert ask() == ["logits", "look"]
     net.frozen = False
     net(IMAGES)
     assert asked == ["logits", "look"]
@@ -152,8 +160,8 @@ def test_arrays_elsewhere_are_for_torch_where_it_computes(monkeypatch, name, the
     monkeypatch.setattr(choice, "_on_gpu", lambda provider: provider == "torch" and there)
     with kernels.using(name):
         assert kernels.is_whole(object()) is found
-        assert kernels.is_whole(IMAGES) is False
-        assert kernels.is_whole(chainer.Variable(IMAGES)) is False
+        assert kernels.is_whole(IMAGES) is (name == "torch")
+        assert kernels.is_whole(chainer.Variable(IMAGES)) is (name == "torch")
 
 
 def test_other_weights_are_other_answers(net) -> None:
@@ -172,9 +180,98 @@ def test_what_is_defended_is_whole_behind_its_defence(name, monkeypatch) -> None
     monkeypatch.setattr(whole, "logits", lambda net, x: asked.append(net) or logits(net, x))
     defended = freeze(defend(plain, split_defences(f"{name}+vgg-w4")[0]))
     x, y = (chainer.Variable(IMAGES.copy()) for _ in range(2))
-    many = defended(y)
-    monkeypatch.setattr(kernels, "is_whole", lambda x: True)
+    with kernels.using("numpy"):
+        many = defended(y)
     one = defended(x)
     assert asked == [plain]
     np.testing.assert_allclose(one.array, many.array, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(gradient(one, x), gradient(many, y), rtol=1e-3, atol=1e-5)
+
+
+# ---- attack networks
+
+
+def moved(fields: dict[str, Any], mode: str, hint: Hint | None) -> AttackNetwork:
+    """An attack network whose batch statistics and budgets' modulation have moved, as training moves them."""
+    arch = parse_arch({"width": 4, "norm": "batch", **fields})
+    epsilons = Epsilons(mode=mode, values=(2, 4, 16))
+    network = build_network(arch, epsilons, channels=3, seed=0, hint=hint)
+    for name, parameter in network.namedparams():
+        if name.startswith(("/film", "/head_b")):
+            parameter.array[...] = np.linspace(-1, 1, parameter.size).reshape(parameter.shape)
+    with chainer.using_config("train", True):
+        network(IMAGES, np.full(5, 4))
+    return network
+
+
+def nodes(network: AttackNetwork, images: np.ndarray, budgets: np.ndarray) -> np.ndarray:
+    with chainer.no_backprop_mode(), chainer.using_config("train", False), kernels.using("numpy"):
+        return network(images, budgets).array
+
+
+def asking(kind: str) -> Hint | None:
+    if kind == "none":
+        return None
+    small = {text: Hint("input", text, classifier(text)) for text in ("vgg-w4", "plain-w4")}
+    climb = {"steps": 3, "gain": 0.7, "second": small["vgg-w4"], "beside": (small["plain-w4"],)}
+    return Hint(kind, "resnet8-w4", classifier("resnet8-w4"), **climb, beside_gain=0.5)
+
+
+BUDGETS = np.array([1, 2, 9, 16, 40])
+
+
+@pytest.mark.parametrize("kind", HINTS)
+@pytest.mark.parametrize("mode", get_args(Epsilons.model_fields["mode"].annotation))
+@pytest.mark.parametrize("name", GENERATORS)
+def test_an_attack_is_that_of_the_nodes(name: str, mode: str, kind: str) -> None:
+    network = moved({"name": name}, mode, asking(kind))
+    attacked = whole.attack(network)
+    assert attacked is not None
+    for size in ((16, 16), (7, 19)):
+        images = np.random.default_rng(1).random((5, 3, *size), dtype=np.float32)
+        found, expected = attacked(images, BUDGETS), nodes(network, images, BUDGETS)
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+        # The sign of a gradient that is almost zero is free.
+        assert (np.abs(found - expected) > 1e-4).mean() < 0.01
+        np.testing.assert_allclose(found.mean(), expected.mean(), rtol=1e-4)
+
+
+def test_an_attack_is_of_the_weights_of_then() -> None:
+    network = moved({"name": "resnet"}, "heads", asking("input"))
+    attacked = whole.attack(network)
+    before = attacked(IMAGES, BUDGETS)
+    network.head_b.array[...] *= -1
+    np.testing.assert_array_equal(attacked(IMAGES, BUDGETS), before)
+    found, expected = whole.attack(network)(IMAGES, BUDGETS), nodes(network, IMAGES, BUDGETS)
+    assert (np.abs(found - expected) > 1e-4).mean() < 0.01 < (found != before).mean()
+
+
+def test_reading_off_leaves_the_network_as_it_was() -> None:
+    network = moved({"name": "recurrent"}, "film", asking("multiscale"))
+    hint, before = network.hint, weights.digest(network)
+    whole.attack(network)
+    assert network.hint is hint
+    assert weights.digest(network) == before
+    network.cleargrads()
+    F.sum(network(IMAGES, BUDGETS) ** 2).backward()
+    assert np.abs(network.head_w.grad).max() > 0
+
+
+def test_a_network_with_parts_that_torch_has_not_is_left_to_chainer() -> None:
+    network = moved({"name": "resnet"}, "heads", None)
+    images = to_bytes(IMAGES)
+    expected = network_attack(network)(images, 4)
+    with network.init_scope():
+        network.other = chainer.links.Linear(2, 2)
+    assert whole.attack(network) is None
+    assert np.abs(network_attack(network)(images, 4).astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["torch", "numpy", "chainer"])
+def test_networks_attack_whole_by_torch_and_nobody_else(monkeypatch, name: str) -> None:
+    asked = []
+    monkeypatch.setattr(whole, "attack", asked.append)
+    network = moved({"name": "resnet"}, "heads", None)
+    with kernels.using(name):
+        network_attack(network)(to_bytes(IMAGES), 4)
+    assert asked == [network] * (name == "torch")
