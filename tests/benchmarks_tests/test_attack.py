@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -69,7 +70,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         attack_baseline: {"CHOSEN": tmp_path / "results" / "attack_baseline.csv", "IMAGES": 5,
                           "CANDIDATES": ("fgsm", "mi-fgsm:steps=2")},
         bench_attack: {"IMAGES": 10, "COMPARED_IMAGES": 10, "CHECKED": 10, "EPSILONS": (4, 8)},
-        bench_attack_speed: {"ROUNDS": 2, "BATCH": 4},
+        bench_attack_speed: {"ROUNDS": 2, "LEAST": 0.0, "BATCH": 4},
         bench_attack_steps: {"TRAINED": 8, "SHOWN": 5, "CLIMBS": [Climb(1, 0.5), Climb(4, 2.0, 1.0)]},
         bench_attack_recipe: {"TRAINED": 8, "SHOWN": 5, "CHANGES": {"as it is": {}, "wider": {"arch.width": 8}}},
     }  # fmt: skip
@@ -450,7 +451,7 @@ class TestBench:
         shown = {(cell.split(", ")[1], cell.split(", ")[2].split(":")[0]) for cell in cells}
         own = {("eps04", "eps 4"), ("eps08", "eps 8")}
         assert shown == {("all", "eps 4"), ("all", "eps 8"), *own}
-        monkeypatch.setattr(bench_attack, "COMPARED_IMAGES", 9)
+        monkeypatch.setattr(bench_attack, "IMAGES", 9)
         with pytest.raises(TypeError):
             bench_attack.main()
 
@@ -582,16 +583,33 @@ def test_what_was_measured_of_another_network_is_not_released(tmp_path: Path) ->
     assert [row["attack"] for row in kept] == ["noop", "cifar10"]
 
 
-def test_answers_are_taken_in_turn() -> None:
+@pytest.mark.parametrize(("least", "times"), [(0.0, 1), (0.03, 3)])
+def test_answers_are_taken_in_turn(monkeypatch, least: float, times: int) -> None:
+    monkeypatch.setattr(bench_attack_speed, "LEAST", least)
     calls = []
 
     def attack(images: np.ndarray, epsilon: int) -> np.ndarray:
         calls.append(epsilon)
+        time.sleep(0.012)
         return images
 
     spent = bench_attack_speed.in_turn({"a": attack, "b": attack}, np.zeros((1, 1, 8, 8), np.uint8))
-    assert len(calls) == 2 * (bench_attack_speed.ROUNDS + 1)
+    assert (
+        2 * (bench_attack_speed.ROUNDS + 1)
+        <= len(calls)
+        <= 2 * times * (bench_attack_speed.ROUNDS + 1)
+    )
+    assert (len(calls) > 2 * (bench_attack_speed.ROUNDS + 1)) == (times > 1)
     assert {len(values) for values in spent.values()} == {bench_attack_speed.ROUNDS}
+    assert min(min(values) for values in spent.values()) >= 0.012  # of one, however many there were
+
+
+def test_speed_is_that_of_one_core() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    before = os.sched_getaffinity(0), torch.get_num_threads()
+    with bench_attack_speed._one_core():
+        assert (len(os.sched_getaffinity(0)), torch.get_num_threads()) == (1, 1)
+    assert (os.sched_getaffinity(0), torch.get_num_threads()) == before
 
 
 def test_training_pays_for_itself_once_it_saved_what_it_cost() -> None:
