@@ -62,8 +62,12 @@ def describe(
 
 
 def _here(network: AttackNetwork) -> AttackNetwork:
-    """Return a copy on the processor, without the hint: that goes where its network goes."""
-    here: AttackNetwork = network.copy("copy")
+    """Return a copy on the processor, without the hint: that goes where its network goes.
+
+    Arrays that are there already are the network's own; and so is what its normalisations speak to other ranks with,
+    which nobody could copy.
+    """
+    here: AttackNetwork = network.copy("share")
     here.hint = None
     here.to_device("@numpy")
     return here
