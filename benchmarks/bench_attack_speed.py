@@ -6,7 +6,6 @@ speeds are those of `make bench-attack`.
 
 import os
 import statistics
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -87,18 +86,13 @@ def in_turn(attacks: Mapping[str, Attack], images: np.ndarray) -> dict[str, list
 @contextmanager
 def _one_core() -> Iterator[None]:
     """Keep this process on one core inside the block."""
-    cores, torch = os.sched_getaffinity(0), sys.modules.get("torch")
-    threads = torch.get_num_threads() if torch else 0
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
     try:
-        os.sched_setaffinity(0, {min(cores)})
-        if torch:
-            torch.set_num_threads(1)
         with threadpool_limits(1):
             yield
     finally:
         os.sched_setaffinity(0, cores)
-        if torch:
-            torch.set_num_threads(threads)
 
 
 def _many() -> str:

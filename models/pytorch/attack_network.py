@@ -207,7 +207,7 @@ class Graph(torch.nn.Module):  # type: ignore[misc]  # torch is not looked at, s
             gradients; the others (shapes, axes) stay on the CPU.
         sources: names of the inputs.
         results: names of the outputs.
-        operators: what the operations' kinds mean.
+        operators: what the operations' kinds mean; Add and Relu mean ONNX's and may be carried out in place.
 
     Raises:
         NotImplementedError: operators are missing; all of them are named.
@@ -263,16 +263,11 @@ def _chosen(
     """Return the operator of each operation: one that spares an array where it can write into an input of its own."""
     asked = Counter([*results, *(name for operation in operations for name in operation.inputs)])
     fresh = {o.outputs[0] for o in operations if o.kind in _FRESH}
-    own = {name for name in fresh if asked[name] == 1}
 
     def choose(operation: Operation) -> Callable[..., Any]:
-        usual = operators[operation.kind]
-        if usual is OPERATORS.get(operation.kind):
-            writing = _WRITING.get(operation.kind, ())
-            for each, name in zip(writing, operation.inputs, strict=False):
-                if name in own:
-                    return each
-        return usual
+        writing = zip(_WRITING.get(operation.kind, ()), operation.inputs, strict=False)
+        own = (each for each, name in writing if name in fresh and asked[name] == 1)
+        return next(own, operators[operation.kind])
 
     return [choose(operation) for operation in operations]
 

@@ -74,7 +74,7 @@ def _here(network: AttackNetwork) -> AttackNetwork:
 
 
 def _graphs(network: AttackNetwork, hint: Hint | None) -> dict[str, Traced]:
-    """Trace the trunk, with maps of the sizes that it mixes them in at: the module resizes them before."""
+    """Trace the trunk, with maps of the sizes that it mixes them in at: nothing traced may depend on a size."""
     side, dtype, trunk = network.stride, network.head_w.dtype, network.trunk
     scales, counts = _scales(network), hint.maps if hint else ()
     first = int(side > 1)
@@ -126,7 +126,7 @@ def _check_known(network: AttackNetwork) -> None:
     known = ("trunk/", "head_w", "head_b", "film/scale", "film/shift")
     others = [name for name in weights.arrays(network) if not name.startswith(known)]
     if not (_once(network) or hasattr(network.trunk, "encode")):
-        others = [f"a trunk of generator {network.arch.name!r}"]
+        others.append(f"the trunk of generator {network.arch.name!r}")
     if others:
         raise UsageError(
             f"the network holds {', '.join(others[:4])}: what can be exported to torch is a trunk that "

@@ -26,7 +26,7 @@ from study.errors import DataError, UsageError
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'jigsaw[torch]'")
 
-from models.pytorch import attack_network  # noqa: E402  needs what is skipped without
+from models.pytorch import attack_network, description  # noqa: E402  needs what is skipped without
 from models.pytorch.export import convert, export_torch, load_torch  # noqa: E402
 from models.pytorch.tracing import trace  # noqa: E402
 
@@ -329,8 +329,16 @@ def test_a_hint_of_a_function_without_an_operator_is_refused() -> None:
         convert(make(CASES[0], hint=hint))
 
 
+def test_a_trunk_that_perturbs_in_its_own_way_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = replace(GENERATORS["resnet"], perturb=lambda *given: None)
+    monkeypatch.setattr(description, "GENERATORS", {"resnet": own})
+    with pytest.raises(UsageError, match=r"holds the trunk of generator 'resnet': what can be"):
+        convert(make(CASES[0]))
+
+
 def test_a_module_that_differs_never_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    operators = {**attack_network.OPERATORS, "Relu": lambda a, x: x}
+    conv = attack_network.OPERATORS["Conv"]
+    operators = {**attack_network.OPERATORS, "Conv": lambda *given: 1.01 * conv(*given)}
     monkeypatch.setattr(attack_network, "_WITH_MIX", operators)
     with pytest.raises(UsageError, match=r"differs from the network by \d\.\de-0\d on images"):
         convert(make(CASES[0]))

@@ -183,7 +183,8 @@ def test_what_is_defended_is_whole_behind_its_defence(name, monkeypatch) -> None
     x, y = (chainer.Variable(IMAGES.copy()) for _ in range(2))
     with kernels.using("numpy"):
         many = defended(y)
-    one = defended(x)
+    with kernels.using("torch"):
+        one = defended(x)
     assert asked == [plain]
     np.testing.assert_allclose(one.array, many.array, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(gradient(one, x), gradient(many, y), rtol=1e-3, atol=1e-5)
@@ -282,3 +283,14 @@ def test_networks_attack_whole_by_torch_and_nobody_else(monkeypatch, name: str) 
     with kernels.using(name):
         network_attack(network)(to_bytes(IMAGES), 4)
     assert asked == [network] * (name == "torch")
+
+
+def test_maps_are_mixed_before_they_are_enlarged(monkeypatch) -> None:
+    resized, shapes = attack_network.resized, []
+    monkeypatch.setattr(
+        attack_network, "resized", lambda x, size: shapes.append(x.shape) or resized(x, size)
+    )
+    network = moved({"name": "resnet", "downs": 0}, "film", asking("multiscale"))
+    whole.attack(network)(IMAGES, BUDGETS)
+    assert len([shape for shape in shapes if shape[2] < 16]) == 2
+    assert {shape[1] for shape in shapes if shape[2] < 16} == {4}  # the trunk's channels
