@@ -5,6 +5,7 @@ Every process of a job carries the job's name in its environment, and hands it o
 
 import contextlib
 import ctypes
+import math
 import os
 import signal
 import subprocess
@@ -57,7 +58,7 @@ class Processes:
     ) -> None:
         self._mark = uuid.uuid4().hex
         self._ranks = ranks
-        self._seen = time.monotonic()
+        self._left_at = math.inf
         self._folder = folder
         self._log = folder / "log"
         with self._log.open("wb") as log:
@@ -92,9 +93,10 @@ class Processes:
     def _deserted(self) -> bool:
         now = time.monotonic()
         beats = read_beats(self._folder, self._ranks)
-        if len(self._here(beats)) < self._ranks or any(map(self._lives, beats)):
-            self._seen = now
-        return now - self._seen > LINGER_SECONDS
+        left = len(self._here(beats)) == self._ranks and not any(map(self._lives, beats))
+        # Counted from when it was first seen: nobody may have looked for a while, as when a database was away.
+        self._left_at = min(self._left_at, now) if left else math.inf
+        return now - self._left_at > LINGER_SECONDS
 
     def _here(self, beats: Sequence[Beat | None]) -> list[Beat]:
         return [beat for beat in beats if beat is not None and beat.host == gethostname()]

@@ -17,6 +17,7 @@ from study.errors import UsageError
 from study.handover import SUPERVISOR, hand_over, is_ready, supervisor
 from study.launchers import Alone, InProcess, Launcher, Mpiexec, Place, Running
 from study.objective import load_objective
+from study.processes import LINGER_SECONDS, Processes
 from study.search.joining import open_session
 from study.search.studies import create_study, enqueue, load_study
 from tests.mpi_tests.jobs import processes_naming
@@ -166,6 +167,17 @@ def test_a_spare_ends_when_asked_to_and_when_nobody_will_give_it_a_trial(
     assert wait(running) == 130, running.logs()
     assert "Traceback" not in running.logs()
     assert load_study(url, "s").trials[0].state.name == "RUNNING"
+
+
+def test_a_launcher_may_end_after_its_ranks_though_nobody_looked_meanwhile(tmp_path: Path) -> None:
+    rank = "echo $(hostname) $$ 0 start >$JIGSAW_BEATS/0; sleep $1"
+    # A second program, so that the shell is not replaced by it.
+    launcher = 'sh -c "$0" rank "$1"; touch $JIGSAW_BEATS/left; sleep 1; exit 7'
+    command = ["sh", "-c", launcher, rank, str(LINGER_SECONDS)]
+    running = Processes(command, 1, (), {}, tmp_path)
+    wait_until((tmp_path / "left").exists)
+    assert running.poll() is None
+    assert wait(running) == 7
 
 
 @every_process
