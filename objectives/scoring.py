@@ -1,7 +1,7 @@
 """`jigsaw evaluate`: any attack, on any classifiers and images."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -186,12 +186,15 @@ def _score(
     """Return what classifiers answered, and the digest of each attack that is a network."""
     split = bench.data.report
     split = split.evenly(min(images or len(split.labels), len(split.labels)))
+    # What cannot be attacked with is refused before classifiers are trained, so baselines get theirs afterwards.
+    targets: list[Classifier] = []
+    entries = _entries(bench, attacks, split, targets)
     texts = (*bench.train, *bench.tune, *bench.report)
     nets = load_targets(texts, bench.data, bench.classifier_images, world)
+    targets += (nets[text] for text in bench.train)
     if bench.tune:
         sets = {"train": bench.train, "tune": bench.tune, "report": bench.report}
         check_distinct({name: {t: nets[t] for t in texts} for name, texts in sets.items()})
-    entries = _entries(bench, attacks, split, nets)
     answers = score(
         {entry.name: entry.attack for entry in entries},
         {text: nets[text] for text in bench.report},
@@ -207,10 +210,10 @@ def _score(
 
 
 def _entries(
-    bench: _Bench, attacks: Sequence[str], split: Split, nets: Mapping[str, Classifier]
+    bench: _Bench, attacks: Sequence[str], split: Split, targets: Sequence[Classifier]
 ) -> list[_Entry]:
     texts = [*(name for name in _ALWAYS if name not in attacks), *attacks]
-    entries = [_entry(text, bench, split, nets) for text in texts]
+    entries = [_entry(text, bench, split, targets) for text in texts]
     names = [entry.name for entry in entries]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -220,13 +223,14 @@ def _entries(
     return entries
 
 
-def _entry(text: str, bench: _Bench, split: Split, nets: Mapping[str, Classifier]) -> _Entry:
+def _entry(text: str, bench: _Bench, split: Split, targets: Sequence[Classifier]) -> _Entry:
     if text in _ALWAYS:
         return _Entry(text, baseline(text, []), None, bench.epsilons, timed=text != "noop")
     if is_baseline(text):
-        return _baseline(text, bench, nets)
+        return _baseline(text, bench, targets)
     name, rest, steps = _parts(text)
-    place = package_folder(rest)
+    # Images may lie in a folder that is called as a released network.
+    place = Path(rest) if Path(rest).is_dir() else package_folder(rest)
     if not place.is_dir():
         allowed = ", ".join((*RELEASED, *BASELINES))
         raise UsageError(
@@ -238,6 +242,11 @@ def _entry(text: str, bench: _Bench, split: Split, nets: Mapping[str, Classifier
             raise UsageError(f"attack {text!r} has steps, and {str(place)!r} is no attack package")
         return _folder(name, place, bench, split)
     network, card = load_package(place, steps=steps)
+    channels = split.images.shape[1]
+    if card.channels != channels:
+        raise UsageError(
+            f"attack {text!r} is for images of {card.channels} channels; those of {bench.data.name} have {channels}"
+        )
     seen, digests = seen_by_network(card.record), card.record.get("classifiers", {}).values()
     attack = network_attack(network)
     return _Entry(name, attack, seen, bench.epsilons, weights=card.digest, digests=tuple(digests))
@@ -252,12 +261,12 @@ def _parts(text: str) -> tuple[str | None, str, int | None]:
     return name, folder, None if steps is None else int(steps)
 
 
-def _baseline(name: str, bench: _Bench, nets: Mapping[str, Classifier]) -> _Entry:
+def _baseline(name: str, bench: _Bench, targets: Sequence[Classifier]) -> _Entry:
     if not bench.train:
         raise UsageError(
             f"attack {name!r} takes gradients from classifiers; name them with --train A,B"
         )
-    attack = baseline(name, [nets[target] for target in bench.train])
+    attack = baseline(name, targets)
     seen = (*seen_by_baseline(name, bench.train), *bench.tune)
     return _Entry(name, attack, seen, bench.epsilons)
 

@@ -13,8 +13,9 @@ def package_folder(text: str | Path) -> Path:
     """Return the folder of an attack package that is named, or given by its path.
 
     Args:
-        text: one of RELEASED, such as `cifar10`, or a path. A folder of that name in the working directory
-            comes first.
+        text: one of RELEASED, such as `cifar10`, or a path. An attack package of that name in the working directory
+            comes first; any other folder, such as that of a data set, does not.
     """
     folder = Path(text)
-    return _HERE / str(text) if str(text) in RELEASED and not folder.exists() else folder
+    theirs = (folder / "package.json").is_file()
+    return _HERE / str(text) if str(text) in RELEASED and not theirs else folder

@@ -110,13 +110,18 @@ def claims(workshop: Path, name: str = bench_attack.NAME) -> pd.DataFrame:
 def test_what_is_released_is_still_among_the_candidates(monkeypatch, name: str) -> None:
     _, card = load_package(Path(name))
     told = re.fullmatch(
-        r"(?:RELEASE=\d+ )?(?:BATCH=(\d+) )?make train-attack PARTS=release/(\w+)-\d+",
+        r"(?:DATASET=(?P<dataset>\w+) )?(?:RELEASE=\d+ )?(?:BATCH=(?P<batch>\d+) )?make train-attack "
+        r"PARTS=release/(?P<candidate>\w+)-\d+",
         str(card.record["command"]),
     )
     monkeypatch.undo()  # the real recipe and conditions
+    dataset = told["dataset"] or "cifar10"
+    assert name in (dataset, f"{dataset}-fast")
+    monkeypatch.setattr(attack_classifiers, "DATASET", dataset)
     candidate = {
-        "batch.size": int(told[1] or attack_cells.BATCH), **attack_cells.CANDIDATES[told[2]],
-    }  # fmt: skip
+        "batch.size": int(told["batch"] or attack_cells.BATCH),
+        **attack_cells.CANDIDATES[told["candidate"]],
+    }
     spec = attack_cells.spec_of(attack_classifiers.conditions(quick=False), **candidate)
     theirs = AttackSpec.model_validate(card.record["spec"])
     ours, theirs = (  # files are named from where the command ran

@@ -18,7 +18,7 @@ from study.errors import DataError
 MEGABYTES = 2**20
 
 
-def test_a_path_stays_a_path_and_a_folder_comes_before_a_released_name(
+def test_a_path_stays_a_path_and_a_package_comes_before_a_released_name(
     tmp_path, monkeypatch
 ) -> None:
     assert package_folder(tmp_path) == tmp_path
@@ -26,7 +26,9 @@ def test_a_path_stays_a_path_and_a_folder_comes_before_a_released_name(
     for name in RELEASED:
         assert (package_folder(name) / "package.json").is_file()
         monkeypatch.chdir(tmp_path)
-        (tmp_path / name).mkdir()
+        (tmp_path / name).mkdir()  # such as the data set's
+        assert (package_folder(name) / "package.json").is_file()
+        (tmp_path / name / "package.json").touch()
         assert package_folder(name) == Path(name)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from models.classifiers import build as build_classifier
 from models.generators import Epsilons, build, parse_arch
 from models.hints import Hint
-from models.package import save_package
+from models.package import load_package, save_package
 from models.released import RELEASED
 from objectives.baselines import noop, random_sign
 from objectives.contest import attack, attack_folder, find_images
@@ -208,8 +208,9 @@ def test_a_folder_without_images_is_named(tmp_path: Path, make, said) -> None:
 def test_a_released_network_is_named_in_place_of_a_folder(name: str, tmp_path: Path) -> None:
     clean = tmp_path / "clean"
     clean.mkdir()
-    write(clean / "a.png", (32, 32))
+    mode = {1: "L", 3: "RGB"}[load_package(Path(name))[1].channels]
+    write(clean / "a.png", (32, 32), mode)
     given = [name, str(clean), str(tmp_path / "out"), "8"]
     assert CliRunner().invoke(attack, given).exit_code == 0
-    change = np.abs(pixels(tmp_path / "out" / "a.png") - pixels(clean / "a.png"))
+    change = np.abs(pixels(tmp_path / "out" / "a.png", mode) - pixels(clean / "a.png", mode))
     assert 0 < change.max() <= 8

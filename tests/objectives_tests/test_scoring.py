@@ -17,6 +17,7 @@ from models.classifiers import build as build_classifier
 from models.generators import Epsilons, build, parse_arch
 from models.hints import Hint
 from models.package import load_package, save_package
+from models.released import RELEASED
 from objectives.data import load
 from objectives.files import images, write_images
 from objectives.scoring import evaluate
@@ -226,6 +227,13 @@ class TestFolders:
         assert theirs["images_per_second"].isna().all()
         np.testing.assert_allclose(theirs["l2"], 5 / 255 * 8, rtol=1e-6)
 
+    def test_it_comes_before_a_released_network_of_its_name(
+        self, capsys, tmp_path, monkeypatch
+    ) -> None:
+        monkeypatch.chdir(folder_of(tmp_path / RELEASED[0], 5).parent)
+        table = rows(capsys, RELEASED[0], *FREE)
+        assert set(table[table["attack"] == RELEASED[0]]["epsilon"]) == {8}
+
     def test_what_no_budget_allows_is_counted_and_refused(self, capsys, tmp_path) -> None:
         place = folder_of(tmp_path / "theirs", 3)
         for name in ("00000.png", "00015.png"):
@@ -260,6 +268,7 @@ class TestFolders:
         (["fgsm", *FREE], "attack 'fgsm' takes gradients from classifiers; name them with --train A,B"),
         (["noop", "noop", *FREE], "two attacks are called 'noop'; write another name, NAME=FOLDER, for one"),
         (["tests:steps=2", *FREE], "attack 'tests:steps=2' has steps, and 'tests' is no attack package"),
+        (["cifar10", *FREE], "attack 'cifar10' is for images of 3 channels; those of digits have 1"),
         (["noop", *FREE, "--epsilons", "4,x"], "--epsilons is '4,x'; allowed: integers 0..255"),
         (["noop", *FREE, "--epsilons", "²"], "--epsilons is '²'; allowed: integers 0..255"),
         (["noop", *FREE, "--classifiers", "vggg"], "classifier is 'vggg': allowed are plain"),
@@ -269,3 +278,10 @@ class TestFolders:
 )  # fmt: skip
 def test_a_wrong_command_is_one_sentence(capsys, arguments, said) -> None:
     assert refusal(capsys, *arguments).startswith(said)
+
+
+def test_attacks_are_looked_at_before_classifiers_are_trained(capsys, monkeypatch) -> None:
+    monkeypatch.setattr("objectives.scoring.load_targets", None)
+    assert refusal(capsys, "fgsm", "nobody", *FREE, "--train", "vgg-w2").startswith(
+        "attack 'nobody'"
+    )
