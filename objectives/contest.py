@@ -57,11 +57,15 @@ def attack(
     click.echo(output_dir)
 
 
-def find_images(folder: Path) -> list[Path]:
+def find_images(folder: Path, channels: int) -> list[Path]:
     """Return the PNG files of a folder by name, each checked to be a whole image.
 
+    Args:
+        folder: where they lie.
+        channels: 1 where none may have colours; 3 where all may.
+
     Raises:
-        DataError: no such folder, no PNG in it, or a file is damaged.
+        DataError: no such folder, no PNG in it, a file is damaged, or has colours and may not.
     """
     if not folder.is_dir():
         raise DataError(f"input folder {str(folder)!r} does not exist (looked in {Path.cwd()})")
@@ -69,7 +73,7 @@ def find_images(folder: Path) -> list[Path]:
     if not found:
         raise DataError(f"input folder {str(folder)!r} has no .png files")
     for path in found:
-        _check(path)
+        _check(path, channels)
     return found
 
 
@@ -85,15 +89,15 @@ def attack_folder(
         source: folder of PNG files of any sizes; transparency is dropped.
         into: folder for the results, created if need be; not `source` itself.
         epsilon: budget in 1/255 units, 0..255; |x' - x| <= epsilon holds in the files.
-        channels: 3 to read as RGB, 1 to read as grey.
+        channels: 3 to read as RGB; 1 to read as grey, which no image with colours is.
 
     Raises:
-        DataError: an input is missing or damaged.
+        DataError: an input is missing or damaged, or has colours and may not.
         UsageError: the output folder is the input folder, or epsilon is out of range.
     """
     if not 0 <= epsilon <= 255:
         raise UsageError(f"epsilon is {epsilon}; allowed: 0..255, in units of 1/255")
-    paths = find_images(source)
+    paths = find_images(source, channels)
     if into.resolve() == source.resolve():
         raise UsageError(f"output folder {str(into)!r} is the input folder; name another")
     if into.exists() and not into.is_dir():
@@ -121,18 +125,29 @@ def _batches(paths: Sequence[Path]) -> Iterator[list[Path]]:
     yield group
 
 
-def _check(path: Path) -> None:
+def _check(path: Path, channels: int) -> None:
     try:
         with Image.open(path) as image:
             image.load()
             if image.mode.startswith(("I", "F")):
                 raise ValueError(f"its pixels are of mode {image.mode}, not of 8 bits")
+            coloured = _coloured(image)
     except (
         UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError
     ) as error:  # fmt: skip
         raise DataError(
             f"image {str(path)!r} cannot be read: {error}; expected a whole PNG of 8 bits per channel"
         ) from None
+    # Read as grey, its pixels would move further than any budget.
+    if coloured and channels == 1:
+        raise DataError(
+            f"image {str(path)!r} has colours, and the network attacks grey images; make it grey first"
+        )
+
+
+def _coloured(image: Image.Image) -> bool:
+    pixels = np.asarray(image.convert("RGB"))
+    return bool((pixels != pixels[..., :1]).any())
 
 
 def _read(path: Path, channels: int) -> NDArray[np.uint8]:

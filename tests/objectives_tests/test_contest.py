@@ -131,12 +131,29 @@ def test_a_package_with_hints_attacks_with_nothing_beside_it(tmp_path: Path, mod
 @pytest.mark.parametrize(("channels", "read"), [(3, "RGB"), (1, "L")])
 def test_other_modes_are_read_as_the_network_needs(tmp_path: Path, mode, channels, read) -> None:
     (tmp_path / "in").mkdir()
-    path = write(tmp_path / "in" / "x.PNG", (9, 5), mode)
+    path = write(tmp_path / "in" / "x.PNG", (9, 5), "LA" if channels == 1 else mode)
+    with Image.open(path) as image:
+        image.convert(mode).save(path)
     (found,) = attack_folder(rough, tmp_path / "in", tmp_path / "out", 3, channels=channels)
     with Image.open(found) as image:
         assert image.mode == read
     moved = np.abs(pixels(found, read) - pixels(path, read))
     assert moved.max() == 3
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_colours_are_not_taken_away(tmp_path: Path, mode) -> None:
+    clean = tmp_path / "clean"
+    clean.mkdir()
+    write(clean / "a.png", mode="L")
+    path = write(clean / "b.png", mode=mode)
+    with pytest.raises(DataError) as raised:
+        list(attack_folder(noop, clean, tmp_path / "out", 4, channels=1))
+    said = (
+        f"image {str(path)!r} has colours, and the network attacks grey images; make it grey first"
+    )
+    assert str(raised.value) == said
+    assert not (tmp_path / "out").exists()
 
 
 def damaged(folder: Path, kind: str) -> Path:
@@ -169,7 +186,7 @@ def test_one_damaged_input_writes_nothing(source: Path, tmp_path: Path, kind) ->
 def test_an_image_too_large_to_be_meant_is_refused(source: Path, monkeypatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(DataError, match=r"b\.png' cannot be read: Image size"):
-        find_images(source)
+        find_images(source, 3)
 
 
 @pytest.mark.parametrize(
