@@ -33,6 +33,8 @@ _ROOM = 2 * 512 + 1
 _NOTHING = np.empty(0)
 # What a rank prints goes another way than its abort, and from another machine it may be slower.
 _HEARD_SECONDS = 0.2
+# How long a rank waits for others awake: ranks that compute the same are a millisecond apart.
+_AWAKE_SECONDS = 5e-3
 # Signals so close to each other are one.
 _SAME_SECONDS = 1.0
 # A rank's traceback, and what it says to the user if that is all there is to say.
@@ -215,7 +217,7 @@ class World:
 
     def _add_up(self, call: str) -> NDArray[Any]:
         request = self._comm.Iallreduce(self._word, self._total)
-        # MPI's own wait spins at 100 %; a short spin keeps latency, then sleeping frees the core.
+        # MPI's own wait spins at 100 %. This one gives way to a rank that has no core of its own, then sleeps.
         started = time.monotonic()
         pause = 0.0
         while not request.Test():
@@ -224,7 +226,9 @@ class World:
                 self.abort(
                     f"rank {self.rank} waited {waited:.0f} s before {call!r} for ranks that never came"
                 )
-            if waited > 5e-4:
+            if waited < _AWAKE_SECONDS:
+                os.sched_yield()
+            else:
                 pause = min(pause + 2e-5, 1e-3)
                 time.sleep(pause)
         return self._total
