@@ -1,6 +1,6 @@
 """Let rank 0 wait for rank 1; it prints the processor seconds that this took.
 
-    mpiexec -n 2 python waiting_job.py
+mpiexec -n 2 python waiting_job.py
 """
 
 import time
