@@ -316,7 +316,7 @@ def _markdown(card: Card, network: AttackNetwork) -> str:
         "",
         f"- generator: `{json.dumps(card.arch)}`, {network.count_params():,} parameters",
         f"- budgets: {', '.join(map(str, card.epsilons.trained))} of 255, mode `{card.epsilons.mode}`",
-        f"- images: {card.channels} channels, any height and width",
+        f"- images: ({card.channels}, H, W), any height and width",
         f"- weights: sha256 `{card.weights}`",
     ]
     if card.hint and network.hint:

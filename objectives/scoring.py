@@ -245,7 +245,7 @@ def _entry(text: str, bench: _Bench, split: Split, targets: Sequence[Classifier]
     channels = split.images.shape[1]
     if card.channels != channels:
         raise UsageError(
-            f"attack {text!r} is for images of {card.channels} channels; those of {bench.data.name} have {channels}"
+            f"attack {text!r} is for images ({card.channels}, H, W); those of {bench.data.name} are ({channels}, H, W)"
         )
     seen, digests = seen_by_network(card.record), card.record.get("classifiers", {}).values()
     attack = network_attack(network)

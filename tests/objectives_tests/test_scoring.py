@@ -268,7 +268,7 @@ class TestFolders:
         (["fgsm", *FREE], "attack 'fgsm' takes gradients from classifiers; name them with --train A,B"),
         (["noop", "noop", *FREE], "two attacks are called 'noop'; write another name, NAME=FOLDER, for one"),
         (["tests:steps=2", *FREE], "attack 'tests:steps=2' has steps, and 'tests' is no attack package"),
-        (["cifar10", *FREE], "attack 'cifar10' is for images of 3 channels; those of digits have 1"),
+        (["cifar10", *FREE], "attack 'cifar10' is for images (3, H, W); those of digits are (1, H, W)"),
         (["noop", *FREE, "--epsilons", "4,x"], "--epsilons is '4,x'; allowed: integers 0..255"),
         (["noop", *FREE, "--epsilons", "²"], "--epsilons is '²'; allowed: integers 0..255"),
         (["noop", *FREE, "--classifiers", "vggg"], "classifier is 'vggg': allowed are plain"),
