@@ -131,7 +131,7 @@ def _check(path: Path, channels: int) -> None:
             image.load()
             if image.mode.startswith(("I", "F")):
                 raise ValueError(f"its pixels are of mode {image.mode}, not of 8 bits")
-            coloured = _coloured(image)
+            coloured = channels == 1 and _coloured(image)
     except (
         UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError
     ) as error:  # fmt: skip
@@ -139,7 +139,7 @@ def _check(path: Path, channels: int) -> None:
             f"image {str(path)!r} cannot be read: {error}; expected a whole PNG of 8 bits per channel"
         ) from None
     # Read as grey, its pixels would move further than any budget.
-    if coloured and channels == 1:
+    if coloured:
         raise DataError(
             f"image {str(path)!r} has colours, and the network attacks grey images; make it grey first"
         )
